@@ -1,0 +1,1 @@
+"""The dispatcher: policy, upstream calls and accounting behind one gRPC service."""

@@ -1,0 +1,86 @@
+"""What the configuration file says, as frozen values: models, deployments, tenants."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dispatcher_service.pricing import Price
+from dispatcher_service.routing import ModelPair
+
+
+class OnScorerFailure(enum.Enum):
+    """What a tenant wants when there is no win probability."""
+
+    WEAK = "weak"
+    STRONG = "strong"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One OpenAI-compatible endpoint that serves a model of the catalogue.
+
+    Attributes:
+        name: its name in logs and errors.
+        model: the catalogue model that it serves.
+        base_url: the API's root, such as `https://api.openai.com/v1`.
+        upstream_model: the model's name there.
+        api_key_env: environment variable that holds the key; empty for endpoints without keys.
+        max_tokens_parameter: the name under which the endpoint takes the token limit.
+        timeout: seconds for the whole call.
+        connect_timeout: seconds to establish a connection.
+    """
+
+    name: str
+    model: str
+    base_url: str
+    upstream_model: str
+    api_key_env: str
+    max_tokens_parameter: str
+    timeout: float
+    connect_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class FixedAlpha:
+    """The tenant compares against this alpha."""
+
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class StrongCallShare:
+    """The tenant wants this share of its calls to go strong; alpha follows from the scorer's quantiles."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantPolicy:
+    """Who pays, for which pair, and how the dial stands."""
+
+    tenant_id: str
+    pair: ModelPair
+    dial: FixedAlpha | StrongCallShare
+    on_scorer_failure: OnScorerFailure
+    allow_alpha_override: bool
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerTarget:
+    """Where the scorer is. `timeout` is the dispatcher's whole patience for one prediction, in seconds."""
+
+    address: str
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """Everything the configuration file says. Keys of the mappings are names."""
+
+    scorer: ScorerTarget
+    prices: Mapping[str, Price]
+    deployments: Mapping[str, Deployment]
+    """By the model that they serve."""
+    tenants: Mapping[str, TenantPolicy]

@@ -1,0 +1,123 @@
+"""Everything a request can end with, other than an answer.
+
+    PointsmanError
+    ├── InvalidRequest            INVALID_ARGUMENT   a field cannot be used; names it and the mend
+    │   └── PayloadTooLarge       INVALID_ARGUMENT   too much text
+    ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
+    ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
+    ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
+    └── UpstreamError             UNAVAILABLE        a model could not be reached
+        ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
+        ├── UpstreamRateLimited   UNAVAILABLE        429; carries when to come back
+        ├── UpstreamTimeout       DEADLINE_EXCEEDED  no answer in time
+        └── UpstreamRejected      INVALID_ARGUMENT   4xx that is the caller's fault; carries the upstream's words
+
+`status` is the name of the gRPC status, `reason` the ErrorInfo reason and the metric label: a closed set.
+"""
+
+from typing import ClassVar
+
+
+class PointsmanError(Exception):
+    """Base of the hierarchy. `str(error)` is safe to show to the caller."""
+
+    status: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+    retry_after: float | None = None
+    """Seconds after which a retry can help, `None` if it cannot."""
+
+
+class InvalidRequest(PointsmanError):
+    """A field cannot be used. `field` is its path in the request, `mend` says what to write instead."""
+
+    status = "INVALID_ARGUMENT"
+    reason = "INVALID_REQUEST"
+
+    def __init__(self, field: str, mend: str) -> None:
+        super().__init__(f"{field}: {mend}")
+        self.field = field
+        self.mend = mend
+
+
+class PayloadTooLarge(InvalidRequest):
+    """More text than one conversation may hold."""
+
+    reason = "PAYLOAD_TOO_LARGE"
+
+
+class Unauthenticated(PointsmanError):
+    """No credential, a wrong one, or a tenant that does not exist: the caller is not told which."""
+
+    status = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+
+    def __init__(self) -> None:
+        super().__init__("no valid tenant credential")
+
+
+class Forbidden(PointsmanError):
+    """The tenant is known, but its policy does not allow this."""
+
+    status = "PERMISSION_DENIED"
+    reason = "FORBIDDEN"
+
+
+class ScorerUnavailable(PointsmanError):
+    """There is no win probability, and the tenant's policy is to reject."""
+
+    status = "UNAVAILABLE"
+    reason = "SCORER_UNAVAILABLE"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the scorer gave no prediction in time, and this tenant's on_scorer_failure is reject")
+
+
+class UpstreamError(PointsmanError):
+    """A model's deployment failed.
+
+    `deployment` is its name in the configuration. `may_be_billed` is true if it may have done work that it bills, so
+    that the call is accounted for at the documented estimate and not at zero.
+    """
+
+    status = "UNAVAILABLE"
+    reason = "UPSTREAM_ERROR"
+
+    def __init__(self, deployment: str, what: str, *, may_be_billed: bool) -> None:
+        super().__init__(f"deployment {deployment}: {what}")
+        self.deployment = deployment
+        self.may_be_billed = may_be_billed
+
+
+class UpstreamUnavailable(UpstreamError):
+    """It refused the connection or our key, failed, broke off, or answered what is no chat completion."""
+
+    reason = "UPSTREAM_UNAVAILABLE"
+    retry_after = 1.0
+
+
+class UpstreamRateLimited(UpstreamError):
+    """It answered 429. `retry_after` is its Retry-After, or 1 s where it gave none."""
+
+    reason = "UPSTREAM_RATE_LIMITED"
+
+    def __init__(self, deployment: str, retry_after: float | None) -> None:
+        super().__init__(deployment, "rate limited by the upstream", may_be_billed=False)
+        self.retry_after = 1.0 if retry_after is None else retry_after
+
+
+class UpstreamTimeout(UpstreamError):
+    """No answer within the deployment's timeout or the caller's deadline, whichever was sooner."""
+
+    status = "DEADLINE_EXCEEDED"
+    reason = "UPSTREAM_TIMEOUT"
+
+
+class UpstreamRejected(UpstreamError):
+    """It found fault with the request itself, so that a retry would fail alike."""
+
+    status = "INVALID_ARGUMENT"
+    reason = "UPSTREAM_REJECTED"
+
+    def __init__(self, deployment: str, what: str) -> None:
+        super().__init__(deployment, what, may_be_billed=False)

@@ -1,0 +1,196 @@
+"""What becomes of one request: its choice, its bill, its times, and the outcome that metrics and logs are made of."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from dispatcher_service import pricing
+from dispatcher_service.catalogue import Deployment
+from dispatcher_service.chat import FinishReason, Request
+from dispatcher_service.errors import UpstreamError
+from dispatcher_service.pricing import NanoUsd, Price, Usage
+from dispatcher_service.routing import AlphaSource, Decision, ModelPair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What a scorer says of a conversation.
+
+    `quantiles` are those of the scorer's reference prompts (see `routing.alpha_for_share`); `pair_mismatch` is true
+    if the scorer was fitted on another pair than the one asked about.
+    """
+
+    win_probability: float
+    scorer: str
+    scorer_version: str
+    pair_mismatch: bool
+    quantiles: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part."""
+
+    decision: Decision
+    pair: ModelPair
+    alpha_source: AlphaSource | None
+    prediction: Prediction | None
+
+    @property
+    def model(self) -> str:
+        """The chosen model's name in the catalogue."""
+        return self.pair.of(self.decision.tier)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """What one call cost, and what the same token counts would have cost elsewhere."""
+
+    usage: Usage
+    cost: NanoUsd
+    other_tier_cost: NanoUsd
+    all_strong_cost: NanoUsd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a request ended.
+
+    Attributes:
+        request: what was asked.
+        method: the gRPC method's name.
+        received_at: seconds since the epoch.
+        choice: `None` if the request ended before one was made.
+        deployment: `None` if no upstream was to be called.
+        bill: `None` if certainly nothing was used.
+        finish_reason: `None` if the answer did not end.
+        error: what ended the request early; `None` on success.
+        total_seconds: arrival to end.
+        scorer_seconds: waiting for the scorer.
+        upstream_seconds: waiting for the upstream, without the time in which the caller took its answer.
+        first_token_seconds: upstream call to first content; `None` if none came.
+    """
+
+    request: Request
+    method: str
+    received_at: float
+    choice: Choice | None
+    deployment: Deployment | None
+    bill: Bill | None
+    finish_reason: FinishReason | None
+    error: BaseException | None
+    total_seconds: float
+    scorer_seconds: float
+    upstream_seconds: float
+    first_token_seconds: float | None
+
+
+Record = Callable[[Outcome], None]
+"""Called exactly once for each request that was begun. Must not raise or block."""
+
+
+class Progress:
+    """What is known of one request so far. A context manager: leaving it, in whatever way, records the outcome."""
+
+    def __init__(
+        self,
+        request: Request,
+        method: str,
+        *,
+        prices: Mapping[str, Price],
+        record: Record,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.choice: Choice | None = None
+        self.deployment: Deployment | None = None
+        self.scorer_seconds = 0.0
+        self._request = request
+        self._method = method
+        self._prices = prices
+        self._record = record
+        self._clock = clock
+        self._started = clock()
+        self._received_at = wall_clock()
+        self._called_at: float | None = None
+        self._upstream_seconds = 0.0
+        self._first_token_seconds: float | None = None
+        self._answer_bytes = 0
+        self._finish_reason: FinishReason | None = None
+        self._bill: Bill | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the request arrived."""
+        return self._clock() - self._started
+
+    @contextlib.contextmanager
+    def calling_upstream(self) -> Iterator[None]:
+        """Counts the time inside as the upstream's. From the first entry on the upstream may bill us."""
+        entered = self._clock()
+        if self._called_at is None:
+            self._called_at = entered
+        try:
+            yield
+        finally:
+            self._upstream_seconds += self._clock() - entered
+
+    def received(self, content: str) -> None:
+        """Content arrived from the upstream."""
+        assert self._called_at is not None
+        if self._first_token_seconds is None:
+            self._first_token_seconds = self._clock() - self._called_at
+        self._answer_bytes += len(content.encode())
+
+    def settle(self, finish_reason: FinishReason, usage: Usage | None) -> Bill:
+        """The answer is complete: bill what the upstream reported, or the estimate if it reported nothing."""
+        self._finish_reason = finish_reason
+        self._bill = self._make_bill(usage)
+        return self._bill
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if isinstance(error, GeneratorExit):
+            # The consumer of a stream went away between two events.
+            error = asyncio.CancelledError() if self._bill is None else None
+        if self._bill is None and self._called_at is not None and _may_be_billed(error):
+            self._bill = self._make_bill(None)
+        self._record(
+            Outcome(
+                request=self._request,
+                method=self._method,
+                received_at=self._received_at,
+                choice=self.choice,
+                deployment=self.deployment,
+                bill=self._bill,
+                finish_reason=self._finish_reason,
+                error=error,
+                total_seconds=self.elapsed(),
+                scorer_seconds=self.scorer_seconds,
+                upstream_seconds=self._upstream_seconds,
+                first_token_seconds=self._first_token_seconds,
+            )
+        )
+
+    def _make_bill(self, usage: Usage | None) -> Bill:
+        choice = self.choice
+        assert choice is not None
+        if usage is None:
+            usage = pricing.estimate_usage(
+                prompt_bytes=self._request.chat.text_bytes(), answer_bytes=self._answer_bytes
+            )
+        pair = choice.pair
+        return Bill(
+            usage=usage,
+            cost=pricing.cost(self._prices[choice.model], usage),
+            other_tier_cost=pricing.cost(self._prices[pair.of(choice.decision.tier.other)], usage),
+            all_strong_cost=pricing.cost(self._prices[pair.strong], usage),
+        )
+
+
+def _may_be_billed(error: BaseException | None) -> bool:
+    return not isinstance(error, UpstreamError) or error.may_be_billed

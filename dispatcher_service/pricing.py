@@ -1,0 +1,72 @@
+"""Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
+
+import enum
+from dataclasses import dataclass
+
+NanoUsd = int
+"""Billionths of a US dollar."""
+
+NANO_USD_PER_USD = 1_000_000_000
+_TOKENS_PER_PRICE = 1_000_000
+_BYTES_PER_ESTIMATED_TOKEN = 4
+
+
+class UsageSource(enum.Enum):
+    """Where token counts come from."""
+
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens in disjoint classes: their sum is what was processed."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: UsageSource
+
+    def by_class(self) -> dict[str, int]:
+        """Counts by the name of their class, which is also a metric label."""
+        return {
+            "input": self.input_tokens,
+            "cached_input": self.cached_input_tokens,
+            "output": self.output_tokens,
+            "reasoning": self.reasoning_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model's tokens cost, by class. Unit: nano-USD per million tokens."""
+
+    input: NanoUsd
+    cached_input: NanoUsd
+    output: NanoUsd
+    reasoning: NanoUsd
+
+
+def cost(price: Price, usage: Usage) -> NanoUsd:
+    """The cost of one call: `ceil(Σ tokens · price / 10⁶)`, rounded once, up, so that many calls never sum low."""
+    total = (
+        usage.input_tokens * price.input
+        + usage.cached_input_tokens * price.cached_input
+        + usage.output_tokens * price.output
+        + usage.reasoning_tokens * price.reasoning
+    )
+    return -(-total // _TOKENS_PER_PRICE)
+
+
+def estimate_usage(*, prompt_bytes: int, answer_bytes: int) -> Usage:
+    """Token counts for a call whose upstream reported none: one token per 4 UTF-8 bytes of text, rounded up.
+
+    English prose has about 4 bytes per token in common byte-pair vocabularies. Code and other scripts have fewer,
+    so that the estimate may be low for them: it is marked as one, and counted.
+    """
+    return Usage(
+        input_tokens=-(-prompt_bytes // _BYTES_PER_ESTIMATED_TOKEN),
+        output_tokens=-(-answer_bytes // _BYTES_PER_ESTIMATED_TOKEN),
+        source=UsageSource.ESTIMATED,
+    )
