@@ -65,7 +65,7 @@ class GrpcScorer:
     def __init__(self, address: str, *, observe: Observe) -> None:
         """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`."""
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._stub = scorer_pb2_grpc.ScorerServiceAsyncStub(self._channel)
+        self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
         self._observe = observe
         self._quantiles: dict[str, Sequence[float]] = {}
         self._listing = asyncio.Lock()

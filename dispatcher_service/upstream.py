@@ -112,7 +112,9 @@ def _translated(deployment: Deployment) -> Iterator[None]:
     try:
         yield
     except (openai.APITimeoutError, TimeoutError) as error:
-        raise UpstreamTimeout(name, "no answer in time", may_be_billed=not _never_sent(error)) from error
+        if _never_sent(error):
+            raise UpstreamUnavailable(name, "cannot be reached", may_be_billed=False) from error
+        raise UpstreamTimeout(name, "no answer in time", may_be_billed=True) from error
     except openai.RateLimitError as error:
         raise UpstreamRateLimited(name, _retry_after(error)) from error
     except openai.APIStatusError as error:
@@ -134,7 +136,10 @@ def _translated(deployment: Deployment) -> Iterator[None]:
 
 
 def _never_sent(error: Exception) -> bool:
-    """True if the request certainly did not reach the upstream."""
+    """True if the request certainly did not reach the upstream.
+
+    The aiohttp transport reports a refused connection as ConnectTimeout.
+    """
     return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
 
 
