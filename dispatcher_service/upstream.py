@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpx2
+import aiohttp
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -111,10 +111,10 @@ def _translated(deployment: Deployment) -> Iterator[None]:
     name = deployment.name
     try:
         yield
-    except (openai.APITimeoutError, TimeoutError) as error:
-        if _never_sent(error):
-            raise UpstreamUnavailable(name, "cannot be reached", may_be_billed=False) from error
+    except TimeoutError as error:
         raise UpstreamTimeout(name, "no answer in time", may_be_billed=True) from error
+    except openai.APIConnectionError as error:
+        raise _connection_error(name, error) from error
     except openai.RateLimitError as error:
         raise UpstreamRateLimited(name, _retry_after(error)) from error
     except openai.APIStatusError as error:
@@ -122,9 +122,6 @@ def _translated(deployment: Deployment) -> Iterator[None]:
             raise UpstreamRejected(name, f"refused the request: {error.message}") from error
         # 401 and 403 are about our key: not the caller's fault, and not the caller's to read.
         raise UpstreamUnavailable(name, f"answered HTTP {error.status_code}", may_be_billed=False) from error
-    except openai.APIConnectionError as error:
-        what = "cannot be reached" if _never_sent(error) else "broke off the connection"
-        raise UpstreamUnavailable(name, what, may_be_billed=not _never_sent(error)) from error
     except UpstreamError:
         raise
     except openai.APIError as error:
@@ -135,12 +132,20 @@ def _translated(deployment: Deployment) -> Iterator[None]:
         raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
 
 
-def _never_sent(error: Exception) -> bool:
-    """True if the request certainly did not reach the upstream.
+def _connection_error(name: str, error: openai.APIConnectionError) -> UpstreamError:
+    """What happened to the connection, from the transport's own error.
 
-    The aiohttp transport reports a refused connection as ConnectTimeout.
+    The layers between call a refused connection and one that broke while we waited both ConnectTimeout, yet only
+    the first is certain to cost nothing.
     """
-    return isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout))
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientError):
+        cause = cause.__cause__
+    if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return UpstreamUnavailable(name, "cannot be reached", may_be_billed=False)
+    if isinstance(cause, aiohttp.ServerTimeoutError):
+        return UpstreamTimeout(name, "no answer in time", may_be_billed=True)
+    return UpstreamUnavailable(name, "broke off the connection", may_be_billed=True)
 
 
 def _parameters(deployment: Deployment, chat: Chat) -> dict[str, Any]:
