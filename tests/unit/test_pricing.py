@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from dispatcher_service.pricing import Price, Usage, UsageSource, cost, estimate_usage
 
 # $2.50, $1.25, $10 and $12 per million tokens.
-PRICE = Price(
-    input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, reasoning=12_000_000_000
-)
+PRICE = Price(input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, reasoning=12_000_000_000)
 
 
 def usage(**tokens: int) -> Usage:
