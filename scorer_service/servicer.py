@@ -47,17 +47,17 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         self._clock = clock
         self._boundary = Boundary(to_status=to_status, observe=metrics.request)
 
-    async def Score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:  # noqa: N802
+    async def Score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:
         """Score one conversation."""
         return await self._boundary.unary("Score", context, self._score(request, context))
 
-    async def BatchScore(  # noqa: N802
+    async def BatchScore(
         self, request: scorer_pb2.BatchScoreRequest, context: Any
     ) -> scorer_pb2.BatchScoreResponse:
         """Score many."""
         return await self._boundary.unary("BatchScore", context, self._batch_score(request, context))
 
-    async def ListScorers(  # noqa: N802
+    async def ListScorers(
         self, request: scorer_pb2.ListScorersRequest, context: Any
     ) -> scorer_pb2.ListScorersResponse:
         """Describe what is served."""
