@@ -28,7 +28,8 @@ MAX_POSITIONS = 512
 LAYER_NORM_EPSILON = 1e-12
 
 CLS, SEP, PAD, UNK = 101, 102, 0, 100
-"""Ids of the special tokens in its WordPiece vocabulary."""
+CONTROL_IDS = (PAD, UNK, CLS, SEP, 103)
+"""Ids of the tokens that are no words: [PAD], [UNK], [CLS], [SEP] and [MASK]."""
 
 
 class EncoderMissingError(Exception):

@@ -14,76 +14,51 @@ from numpy.typing import NDArray
 from training.onnx_graph import GraphBuilder
 from training.token_rows import TokenRows
 
-_OPERATORS = frozenset("+ - * / = < > ^ % × ÷ ± − √ ∑ ∫ ∞ ≤ ≥ ≠ ≈ → ∈ ∩ ∪ ⊂ ∂ · ° ′ ² ³ ₁ ₂ ₀ ₃".split())
-_CODE_MARKS = frozenset("{ } [ ] ; _ \\ ` # | ~ @ &".split())
-_NEGATIONS = frozenset(
-    "not no never none without except cannot neither nor least false incorrect unlikely isn don".split()
-)
-_QUANTITIES = frozenset(
-    "many much total each per every twice half percent more less fewer times sum average remaining left altogether "
-    "double triple third quarter dozen cost price pay spend".split()
-)
-_UNITS = frozenset(
-    "kg cm mm km ml mol meters meter feet inches miles mile hours hour minutes minute seconds days day weeks week years "
-    "dollars cents pounds liters degrees volts joules watts newton".split()
-)
-_WH_WORDS = frozenset("what which who whom whose when where why how".split())
-_STORY_WORDS = frozenset("he she his her him they their them".split())
-_CHAT_WORDS = frozenset("i me my you your we our us please can could would want need help".split())
-_REQUESTS = frozenset(
-    "write create explain describe give generate list summarize translate implement make tell show provide design "
-    "suggest compare rewrite act imagine convert develop".split()
-)
-_TASKS = frozenset("find calculate solve determine prove compute evaluate simplify consider suppose assume let".split())
-_CODE_WORDS = frozenset(
-    "function def return int string python code class import print array java javascript sql html css algorithm "
-    "program script assert input output loop variable api bash linux".split()
-)
-_MATHS_WORDS = frozenset(
-    "equation integral matrix prime integer integers polynomial vector probability angle triangle circle radius "
-    "derivative theorem frac sqrt sum graph set field ring group degree velocity energy".split()
-)
-_JUDGEMENTS = frozenset("true correct both only all above following best most likely statement statements".split())
-_STOP_WORDS = frozenset(
-    "the a an of to in and is are was were for on with that this it as by at from be or has have had which its".split()
-)
-_ENDINGS = frozenset("? : _".split())
-
-_ATTRIBUTES: dict[str, Callable[[str], bool]] = {
-    "piece": lambda token: token.startswith("##"),
-    "number": str.isdigit,
-    "long_number": lambda token: token.isdigit() and len(token) > 2,
-    "operator": lambda token: token in _OPERATORS,
-    "code_mark": lambda token: token in _CODE_MARKS,
-    "dollar": lambda token: token == "$",
-    "blank": lambda token: token == "_",
-    "negation": lambda token: token in _NEGATIONS,
-    "quantity": lambda token: token in _QUANTITIES,
-    "unit": lambda token: token in _UNITS,
-    "wh_word": lambda token: token in _WH_WORDS,
-    "how": lambda token: token == "how",
-    "story_word": lambda token: token in _STORY_WORDS,
-    "chat_word": lambda token: token in _CHAT_WORDS,
-    "request": lambda token: token in _REQUESTS,
-    "task": lambda token: token in _TASKS,
-    "code_word": lambda token: token in _CODE_WORDS,
-    "maths_word": lambda token: token in _MATHS_WORDS,
-    "judgement": lambda token: token in _JUDGEMENTS,
-    "stop_word": lambda token: token in _STOP_WORDS,
-    "comma": lambda token: token == ",",
-    "full_stop": lambda token: token == ".",
-    "question_mark": lambda token: token == "?",
-    "quote": lambda token: token in {'"', "'", "“", "”", "‘", "’"},
-    "colon": lambda token: token == ":",
-    "parenthesis": lambda token: token in {"(", ")"},
-    "non_ascii": lambda token: not token.isascii(),
-    "letter": lambda token: len(token) == 1 and token.isascii() and token.isalpha(),
-    "long_word": lambda token: len(token) >= 8 and token.isalpha(),
-    "rare": lambda _: False,  # by rank, below
-    "option_letter": lambda token: bool(re.fullmatch("[a-j]", token)),
-    "option_mark": lambda token: token in {".", ")"},
+_WORDS = {
+    "operator": "+ - * / = < > ^ % × ÷ ± − √ ∑ ∫ ∞ ≤ ≥ ≠ ≈ → ∈ ∩ ∪ ⊂ ∂ · ° ′ ² ³ ₁ ₂ ₀ ₃",
+    "code_mark": "{ } [ ] ; _ \\ ` # | ~ @ &",
+    "dollar": "$",
+    "blank": "_",
+    "comma": ",",
+    "full_stop": ".",
+    "question_mark": "?",
+    "quote": "\" ' “ ” ‘ ’",
+    "colon": ":",
+    "parenthesis": "( )",
+    "option_mark": ". )",
+    "option_letter": "a b c d e f g h i j",
+    "how": "how",
+    "wh_word": "what which who whom whose when where why how",
+    "negation": "not no never none without except cannot neither nor least false incorrect unlikely isn don",
+    "quantity": "many much total each per every twice half percent more less fewer times sum average remaining left "
+    "altogether double triple third quarter dozen cost price pay spend",
+    "unit": "kg cm mm km ml mol meters meter feet inches miles mile hours hour minutes minute seconds days day weeks "
+    "week years dollars cents pounds liters degrees volts joules watts newton",
+    "story_word": "he she his her him they their them",
+    "chat_word": "i me my you your we our us please can could would want need help",
+    "request": "write create explain describe give generate list summarize translate implement make tell show provide "
+    "design suggest compare rewrite act imagine convert develop",
+    "task": "find calculate solve determine prove compute evaluate simplify consider suppose assume let",
+    "code_word": "function def return int string python code class import print array java javascript sql html css "
+    "algorithm program script assert input output loop variable api bash linux",
+    "maths_word": "equation integral matrix prime integer integers polynomial vector probability angle triangle circle "
+    "radius derivative theorem frac sqrt sum graph set field ring group degree velocity energy",
+    "judgement": "true correct both only all above following best most likely statement statements",
+    "stop_word": "the a an of to in and is are was were for on with that this it as by at from be or has have had its",
 }
-ATTRIBUTES = tuple(_ATTRIBUTES)
+"""Attributes of listed tokens."""
+
+_PATTERNS = {
+    "piece": r"##.+",
+    "number": r"\d+",
+    "long_number": r"\d{3,}",
+    "non_ascii": r"[^\x00-\x7f]+",
+    "letter": r"[a-z]",
+    "long_word": r"[a-z]{8,}",
+}
+"""Attributes of tokens that match an expression whole."""
+
+ATTRIBUTES = (*_WORDS, *_PATTERNS, "rare")
 
 PAIRS = (
     ("option_letter", "option_mark"),
@@ -117,19 +92,16 @@ _SPLIT = ("number", "operator", "negation", "stop_word", "long_word", "piece", "
 _RARE_FROM = 12_000
 """WordPiece ids run roughly by frequency: from this id on a word is rare."""
 
-_LENGTHS = 5
-
 
 def attribute_table(vocabulary: Sequence[str]) -> NDArray[np.int8]:
     """One row of 0/1 attributes per token: [vocabulary, attributes]. Control tokens (`[...]`) have none."""
     table = np.zeros((len(vocabulary), len(ATTRIBUTES)), np.int8)
+    tests: list[Callable[[str], object]] = [set(words.split()).__contains__ for words in _WORDS.values()]
+    tests += [re.compile(pattern).fullmatch for pattern in _PATTERNS.values()]
     for token_id, token in enumerate(vocabulary):
-        if re.fullmatch(r"\[\w+\]", token):
-            continue
-        for column, has in enumerate(_ATTRIBUTES.values()):
-            table[token_id, column] = has(token)
-    words = np.array([token.isascii() and token.isalpha() for token in vocabulary])
-    table[_RARE_FROM:, ATTRIBUTES.index("rare")] = words[_RARE_FROM:]
+        if not re.fullmatch(r"\[\w+\]", token):
+            table[token_id, : len(tests)] = [bool(test(token)) for test in tests]
+    table[_RARE_FROM:, -1] = [bool(re.fullmatch("[a-z]+", token)) for token in vocabulary[_RARE_FROM:]]
     return table
 
 

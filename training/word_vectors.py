@@ -48,9 +48,11 @@ def build(
         dimensions: columns to keep.
         control: ids of tokens that are no words and get no weight.
     """
-    seen = np.unique(np.stack([documents.spread(np.arange(len(documents.starts))), documents.ids]), axis=1)[1]
-    frequency = np.bincount(seen, minlength=len(embeddings)).astype(np.float64)
-    idf = np.log((1.0 + len(documents.starts)) / (1.0 + frequency))
+    count = len(documents.starts)
+    # A token counts once per document: (document, token) as one number, without repeats.
+    occurrences = np.unique(np.repeat(np.arange(count), documents.lengths) * len(embeddings) + documents.ids)
+    frequency = np.bincount(occurrences % len(embeddings), minlength=len(embeddings)).astype(np.float64)
+    idf = np.log((1.0 + count) / (1.0 + frequency))
     weights = np.stack([idf, np.ones_like(idf)], axis=1)
     weights[list(control)] = 0.0
 
