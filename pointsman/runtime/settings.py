@@ -43,7 +43,7 @@ def setting(
         maximum: greatest value of a number, inclusive.
         choices: the closed set of values of a text.
     """
-    metadata = {"help": meaning, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
+    metadata = {"meaning": meaning, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
