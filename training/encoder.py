@@ -16,14 +16,15 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from scorer_service.preprocess import Preprocessor, PreprocessSpec, Role, Turn
 from training import minilm
 from training.onnx_graph import GraphBuilder
 
 CACHED_LAYERS = (2, 3, 4, 5, 6)
 """Hidden states whose token means are kept: the middle ones carry difficulty, the last is the sentence embedding."""
 
-MAX_TOKENS = 256
-"""The window that the encoder's authors trained with; the rest of a prompt is not read."""
+PREPROCESS = PreprocessSpec(max_tokens=256, truncation_side="right", pad_id=minilm.PAD, add_special_tokens=True)
+"""The window is the one that the encoder's authors trained with; the rest of a prompt is not read."""
 
 DEFAULT_CACHE = Path(".cache/encoded")
 
@@ -47,8 +48,7 @@ class PromptEncoder:
             progress: told now and then how far a long encoding has come.
         """
         self._model = minilm.load()
-        self._tokenizer: Tokenizer = Tokenizer.from_str(self._model.tokenizer_json)
-        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._preprocessor = Preprocessor(Tokenizer.from_str(self._model.tokenizer_json), PREPROCESS)
         self._progress = progress
         self._session: onnxruntime.InferenceSession | None = None
         self._store = None if cache is None else _open_store(cache, self.fingerprint)
@@ -56,7 +56,7 @@ class PromptEncoder:
     @property
     def fingerprint(self) -> str:
         """Sha256 over everything that decides an encoding: weights, tokenizer, window, layers, revision."""
-        parts = (minilm.WEIGHTS_SHA256, minilm.TOKENIZER_SHA256, MAX_TOKENS, CACHED_LAYERS, _REVISION)
+        parts = (minilm.WEIGHTS_SHA256, minilm.TOKENIZER_SHA256, PREPROCESS, CACHED_LAYERS, _REVISION)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -69,7 +69,7 @@ class PromptEncoder:
         """Token means of hidden states. [n, len(layers), 384].
 
         Raises:
-            ValueError: a layer that is not kept (see `CACHED_LAYERS`).
+            ValueError: a layer that is not kept (see `CACHED_LAYERS`), or a prompt without text (`NoUserText`).
         """
         columns = [CACHED_LAYERS.index(layer) for layer in layers]
         states = np.empty((len(texts), len(CACHED_LAYERS), minilm.WIDTH), np.float32)
@@ -108,7 +108,7 @@ class PromptEncoder:
 
     def _run(self, text: str) -> NDArray[np.float32]:
         assert self._session is not None
-        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        ids = np.array([self._preprocessor.encode([Turn(Role.USER, text)]).input_ids], np.int64)
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         states: NDArray[np.float32] = self._session.run(None, feed)[0][0]
         return states

@@ -31,8 +31,8 @@ _EXAMS = (
     "Which planet of an imaginary system with three suns has the longest night?\nA. Oru\nB. Vel\nC. Tamis\nD. None of "
     "these\nAnswer:",
     "A copper rod and a glass rod of equal size lie in the sun. Which one burns the hand that picks it up, and why?",
-    "The signalman, not the driver, sets the points. Which of the following statements is NOT true?\nA) The driver sets "
-    "the points.\nB) The signalman sets the points.\nC) Points can be set.\nD) Both B and C",
+    "The signalman, not the driver, sets the points. Which of the following statements is NOT true?\nA) The driver "
+    "sets the points.\nB) The signalman sets the points.\nC) Points can be set.\nD) Both B and C",
     "A baker sells 14 rolls per hour and bakes 96 before opening. If the shop opens for 6 hours, how many rolls are "
     "left at closing time?",
     "Nadia saves $3.50 every week. After 8 weeks she spends half of her savings on a kite. How much money does she "
