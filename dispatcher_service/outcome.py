@@ -10,7 +10,7 @@ from typing import Self
 from dispatcher_service import pricing
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import FinishReason, Request
-from dispatcher_service.errors import UpstreamError
+from dispatcher_service.errors import PointsmanError, UpstreamError
 from dispatcher_service.pricing import NanoUsd, Price, Usage
 from dispatcher_service.routing import AlphaSource, Decision, ModelPair
 
@@ -86,6 +86,20 @@ class Outcome:
     scorer_seconds: float
     upstream_seconds: float
     first_token_seconds: float | None
+
+    @property
+    def status(self) -> str:
+        """The gRPC status name."""
+        if self.error is None:
+            return "OK"
+        if isinstance(self.error, PointsmanError):
+            return self.error.status
+        return "CANCELLED" if isinstance(self.error, asyncio.CancelledError) else "INTERNAL"
+
+    @property
+    def error_reason(self) -> str:
+        """The ErrorInfo reason; empty on success."""
+        return self.error.reason if isinstance(self.error, PointsmanError) else self.status if self.error else ""
 
 
 Record = Callable[[Outcome], None]

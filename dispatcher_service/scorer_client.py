@@ -52,9 +52,11 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 _SECONDS_BETWEEN_WARNINGS = 10.0
+_LISTINGS = 3
+_MIN_QUANTILES = 2
 
 Observe = Callable[[str, float], None]
-"""Called once per prediction with its result (`OK` or a gRPC status name) and the seconds it took."""
+"""Called once per prediction with the seconds it took and its result: `OK`, a gRPC status, or `SICK` (unusable)."""
 
 
 class GrpcScorer:
@@ -63,7 +65,7 @@ class GrpcScorer:
     def __init__(self, address: str, *, observe: Observe) -> None:
         """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`."""
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._stub = scorer_pb2_grpc.ScorerServiceAsyncStub(self._channel)
+        self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
         self._observe = observe
         self._quantiles: dict[str, Sequence[float]] = {}
         self._listing = asyncio.Lock()
@@ -78,10 +80,15 @@ class GrpcScorer:
         result = "OK"
         try:
             response = await self._stub.Score(request, timeout=timeout)
-            quantiles = await self._quantiles_of(response, timeout=started + timeout - time.monotonic())
+            quantiles = await self._quantiles_of(response.scorer_version, deadline=started + timeout)
+            _check(response)
         except grpc.aio.AioRpcError as error:
             result = error.code().name
-            self._warn(error)
+            self._warn(result, error.details() or "")
+            return None
+        except _SickScorer as error:
+            result = "SICK"
+            self._warn(result, str(error))
             return None
         finally:
             self._observe(result, time.monotonic() - started)
@@ -97,26 +104,36 @@ class GrpcScorer:
         """Close the channel."""
         await self._channel.close()
 
-    async def _quantiles_of(self, response: scorer_pb2.ScoreResponse, *, timeout: float) -> Sequence[float]:
-        """The quantiles of the version that answered; asked for once per version, by one request for all."""
-        known = self._quantiles.get(response.scorer_version)
-        if known is not None:
-            return known
+    async def _quantiles_of(self, version: str, *, deadline: float) -> Sequence[float]:
+        """The quantiles of an artefact; asked for once per version, by one request for all."""
         async with self._listing:
-            if response.scorer_version not in self._quantiles:
+            for _ in range(_LISTINGS):
+                if version in self._quantiles:
+                    break
+                # During a rollout another replica, on another version, may answer the listing.
+                timeout = max(deadline - time.monotonic(), 0.0)
                 listed = await self._stub.ListScorers(scorer_pb2.ListScorersRequest(), timeout=timeout)
-                # Versions are content hashes, so that entries never go stale; a replica that is still on an older
-                # artefact may answer next, so that they are kept.
+                # Versions are content hashes: entries never go stale.
                 self._quantiles.update({s.version: tuple(s.score_quantiles) for s in listed.scorers})
-        # Missing only if another replica, on another version, answered the listing: ask again next time.
-        return self._quantiles.get(response.scorer_version) or tuple(self._quantiles.values())[-1]
+        if len(self._quantiles.get(version, ())) < _MIN_QUANTILES:
+            raise _SickScorer(f"no score quantiles are listed for scorer version {version!r}")
+        return self._quantiles[version]
 
-    def _warn(self, error: grpc.aio.AioRpcError) -> None:
+    def _warn(self, status: str, details: str) -> None:
         # One line per interval: an outage at a thousand requests per second must not become a log flood.
         now = time.monotonic()
         if now >= self._next_warning:
             self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
-            logger.warning("no prediction", extra=fields(status=error.code().name, details=error.details()))
+            logger.warning("no prediction", extra=fields(status=status, details=details))
+
+
+class _SickScorer(Exception):
+    """It answered, but what it answered cannot be used."""
+
+
+def _check(response: scorer_pb2.ScoreResponse) -> None:
+    if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
+        raise _SickScorer(f"win_probability {response.win_probability} is outside [0, 1]")
 
 
 def _conversation(chat: Chat) -> scorer_pb2.Conversation:

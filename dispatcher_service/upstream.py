@@ -4,10 +4,12 @@ The client's own retries are off and every call has a timeout: retrying is ours 
 wrong becomes an `UpstreamError`; messages of the upstream reach the caller only where it found fault with the request.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import aiohttp
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -38,27 +40,16 @@ class OpenAIUpstream:
         Raises:
             KeyError: a deployment's `api_key_env` is not set; the argument is that name.
         """
-        self._clients = {
-            deployment.name: AsyncOpenAI(
-                base_url=deployment.base_url,
-                # The client wants a key even where the endpoint does not.
-                api_key=environ[deployment.api_key_env] if deployment.api_key_env else "none",
-                # Set, so that the client does not look for it in OUR environment and send it to another company.
-                organization="",
-                project="",
-                max_retries=0,
-                timeout=openai.Timeout(deployment.timeout, connect=deployment.connect_timeout),
-                http_client=DefaultAioHttpClient(),
-            )
-            for deployment in deployments.values()
-        }
+        self._clients = {deployment.name: _client(deployment, environ) for deployment in deployments.values()}
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `dispatch.Upstream.complete`."""
-        async with _translated(deployment):
-            completion = await self._clients[deployment.name].chat.completions.create(
-                **_parameters(deployment, chat), stream=False, timeout=_timeout(deployment, timeout)
-            )
+        # The client's own timeout limits each read, not the call: an upstream that drips would never end.
+        with _translated(deployment):
+            async with asyncio.timeout(timeout):
+                completion = await self._clients[deployment.name].chat.completions.create(
+                    **_parameters(deployment, chat), stream=False, timeout=_timeout(deployment, timeout)
+                )
             return _completion(completion)
 
     async def stream(
@@ -66,15 +57,23 @@ class OpenAIUpstream:
     ) -> AsyncGenerator[Delta | UpstreamEnd, None]:
         """See `dispatch.Upstream.stream`."""
         finish_reason, usage = None, None
-        async with _translated(deployment):
-            chunks = await self._clients[deployment.name].chat.completions.create(
-                **_parameters(deployment, chat),
-                stream=True,
-                stream_options={"include_usage": True},
-                timeout=_timeout(deployment, timeout),
-            )
-            async with chunks:
-                async for chunk in chunks:
+        deadline = asyncio.get_running_loop().time() + timeout
+        with _translated(deployment):
+            async with asyncio.timeout_at(deadline):
+                stream = await self._clients[deployment.name].chat.completions.create(
+                    **_parameters(deployment, chat),
+                    stream=True,
+                    stream_options={"include_usage": True},
+                    timeout=_timeout(deployment, timeout),
+                )
+            async with stream:
+                chunks = aiter(stream)
+                while True:
+                    # Around each read and not around the loop, which also holds the time the caller takes to read.
+                    async with asyncio.timeout_at(deadline):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
                     content, chunk_finish = _read_chunk(chunk)
                     finish_reason = chunk_finish or finish_reason
                     if chunk.usage is not None:
@@ -91,14 +90,31 @@ class OpenAIUpstream:
             await client.close()
 
 
-@asynccontextmanager
-async def _translated(deployment: Deployment) -> AsyncIterator[None]:
+def _client(deployment: Deployment, environ: Mapping[str, str]) -> AsyncOpenAI:
+    client = AsyncOpenAI(
+        base_url=deployment.base_url,
+        # The client wants a key even where the endpoint does not.
+        api_key=environ[deployment.api_key_env] if deployment.api_key_env else "none",
+        max_retries=0,
+        timeout=openai.Timeout(deployment.timeout, connect=deployment.connect_timeout),
+        http_client=DefaultAioHttpClient(),
+    )
+    # The client takes these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and would send them to every company we call.
+    client.organization = None
+    client.project = None
+    return client
+
+
+@contextmanager
+def _translated(deployment: Deployment) -> Iterator[None]:
     """Turn whatever the client raises into the hierarchy, keeping the cause."""
     name = deployment.name
     try:
         yield
-    except openai.APITimeoutError as error:
+    except TimeoutError as error:
         raise UpstreamTimeout(name, "no answer in time", may_be_billed=True) from error
+    except openai.APIConnectionError as error:
+        raise _connection_error(name, error) from error
     except openai.RateLimitError as error:
         raise UpstreamRateLimited(name, _retry_after(error)) from error
     except openai.APIStatusError as error:
@@ -106,8 +122,6 @@ async def _translated(deployment: Deployment) -> AsyncIterator[None]:
             raise UpstreamRejected(name, f"refused the request: {error.message}") from error
         # 401 and 403 are about our key: not the caller's fault, and not the caller's to read.
         raise UpstreamUnavailable(name, f"answered HTTP {error.status_code}", may_be_billed=False) from error
-    except openai.APIConnectionError as error:
-        raise UpstreamUnavailable(name, "cannot be reached", may_be_billed=False) from error
     except UpstreamError:
         raise
     except openai.APIError as error:
@@ -116,6 +130,22 @@ async def _translated(deployment: Deployment) -> AsyncIterator[None]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         # The client does not validate what it parses: an answer of another shape fails where we read it.
         raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
+
+
+def _connection_error(name: str, error: openai.APIConnectionError) -> UpstreamError:
+    """What happened to the connection, from the transport's own error.
+
+    The layers between call a refused connection and one that broke while we waited both ConnectTimeout, yet only
+    the first is certain to cost nothing.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientError):
+        cause = cause.__cause__
+    if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return UpstreamUnavailable(name, "cannot be reached", may_be_billed=False)
+    if isinstance(cause, aiohttp.ServerTimeoutError):
+        return UpstreamTimeout(name, "no answer in time", may_be_billed=True)
+    return UpstreamUnavailable(name, "broke off the connection", may_be_billed=True)
 
 
 def _parameters(deployment: Deployment, chat: Chat) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -28,13 +28,22 @@ class Boundary:
     nothing else: its text may hold what the caller must not see, so it goes to the log under that id.
     """
 
-    def __init__(self, *, to_status: ToStatus, observe: Observe, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        to_status: ToStatus,
+        observe: Observe,
+        failed: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`failed` is called with the ErrorInfo reason of each call that ends in an error."""
         self._to_status = to_status
         self._observe = observe
+        self._failed = failed
         self._clock = clock
 
-    async def unary(self, method: str, context: Any, body: Awaitable[Response]) -> Response:
-        """Await `body` and return its response; abort the call if it raises."""
+    async def run(self, method: str, context: Any, body: Awaitable[Response]) -> Response:
+        """Await `body` and return its result; abort the call if it raises."""
         started = self._clock()
         code = "OK"
         try:
@@ -45,25 +54,9 @@ class Boundary:
         except Exception as error:
             status = self._status(method, error)
             code = status.code.name
+            self._failed(status.reason)
             await context.abort_with_status(status.to_grpc())
             raise AssertionError("abort_with_status always raises") from error
-        finally:
-            self._observe(method, code, self._clock() - started)
-
-    async def stream(self, method: str, context: Any, body: AsyncIterator[Response]) -> AsyncIterator[Response]:
-        """Yield what `body` yields; abort the call if it raises."""
-        started = self._clock()
-        code = "OK"
-        try:
-            async for response in body:
-                yield response
-        except (asyncio.CancelledError, GeneratorExit):
-            code = "CANCELLED"
-            raise
-        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the caller gets a status
-            status = self._status(method, error)
-            code = status.code.name
-            await context.abort_with_status(status.to_grpc())
         finally:
             self._observe(method, code, self._clock() - started)
 

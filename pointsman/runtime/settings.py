@@ -43,7 +43,7 @@ def setting(
         maximum: greatest value of a number, inclusive.
         choices: the closed set of values of a text.
     """
-    metadata = {"help": meaning, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
+    metadata = {"meaning": meaning, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -104,7 +104,7 @@ def _parse(name: str, text: str, field: "dataclasses.Field[Any]") -> Any:
         too_low = low is not None and value < low
         too_high = high is not None and value > high
         if not math.isfinite(value) or too_low or too_high:
-            bounds = [f"at least {low:g}"] * (low is not None) + [f"at most {high:g}"] * (high is not None)
+            bounds = [f"at {which} {bound:g}" for which, bound in (("least", low), ("most", high)) if bound is not None]
             raise SettingsError(f"{name}={text}: write a number {' and '.join(bounds) or 'that is finite'}")
     elif meta["choices"] and value not in meta["choices"]:
         raise SettingsError(f"{name}={text!r}: write one of {', '.join(meta['choices'])}")

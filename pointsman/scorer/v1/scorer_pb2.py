@@ -24,37 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pointsman/scorer/v1/scorer.proto\x12\x13pointsman.scorer.v1\"=\n\x04Turn\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.pointsman.scorer.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x43onversation\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.pointsman.scorer.v1.Turn\"\x81\x01\n\x0cScoreRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12\x14\n\x0cstrong_model\x18\x03 \x01(\t\x12\x12\n\nweak_model\x18\x04 \x01(\t\"\xc2\x01\n\rScoreResponse\x12\x17\n\x0fwin_probability\x18\x01 \x01(\x01\x12\x12\n\ncalibrated\x18\x02 \x01(\x08\x12\x0e\n\x06scorer\x18\x03 \x01(\t\x12\x16\n\x0escorer_version\x18\x04 \x01(\t\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x15\n\rpair_mismatch\x18\x06 \x01(\x08\x12\x32\n\x07timings\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\"^\n\x0cScoreTimings\x12\x1c\n\x14tokenization_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\"H\n\x11\x42\x61tchScoreRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.scorer.v1.ScoreRequest\"K\n\x12\x42\x61tchScoreResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".pointsman.scorer.v1.ScoreResponse\"\x14\n\x12ListScorersRequest\"C\n\x13ListScorersResponse\x12,\n\x07scorers\x18\x01 \x03(\x0b\x32\x1b.pointsman.scorer.v1.Scorer\"\xd6\x01\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0brouter_kind\x18\x03 \x01(\t\x12\x14\n\x0cstrong_model\x18\x04 \x01(\t\x12\x12\n\nweak_model\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScorerLimits\x12\x17\n\x0fscore_quantiles\x18\x08 \x03(\x01\x12\x12\n\nis_default\x18\t \x01(\x08\"Z\n\x0cScorerLimits\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x1e\n\x16max_conversation_bytes\x18\x02 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x32\xa0\x02\n\rScorerService\x12N\n\x05Score\x12!.pointsman.scorer.v1.ScoreRequest\x1a\".pointsman.scorer.v1.ScoreResponse\x12]\n\nBatchScore\x12&.pointsman.scorer.v1.BatchScoreRequest\x1a\'.pointsman.scorer.v1.BatchScoreResponse\x12`\n\x0bListScorers\x12\'.pointsman.scorer.v1.ListScorersRequest\x1a(.pointsman.scorer.v1.ListScorersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pointsman/scorer/v1/scorer.proto\x12\x13pointsman.scorer.v1\"=\n\x04Turn\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.pointsman.scorer.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x43onversation\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.pointsman.scorer.v1.Turn\"\xaa\x01\n\x0cScoreRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12\x14\n\x0cstrong_model\x18\x03 \x01(\t\x12\x12\n\nweak_model\x18\x04 \x01(\t\x12\'\n\x1finclude_model_win_probabilities\x18\x05 \x01(\x08\"\x8d\x02\n\rScoreResponse\x12\x17\n\x0fwin_probability\x18\x01 \x01(\x01\x12\x12\n\ncalibrated\x18\x02 \x01(\x08\x12\x0e\n\x06scorer\x18\x03 \x01(\t\x12\x16\n\x0escorer_version\x18\x04 \x01(\t\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x15\n\rpair_mismatch\x18\x06 \x01(\x08\x12\x32\n\x07timings\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\x12I\n\x17model_win_probabilities\x18\x08 \x03(\x0b\x32(.pointsman.scorer.v1.ModelWinProbability\"=\n\x13ModelWinProbability\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0fwin_probability\x18\x02 \x01(\x01\"^\n\x0cScoreTimings\x12\x1c\n\x14tokenization_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\"H\n\x11\x42\x61tchScoreRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.scorer.v1.ScoreRequest\"K\n\x12\x42\x61tchScoreResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".pointsman.scorer.v1.ScoreResponse\"\x14\n\x12ListScorersRequest\"C\n\x13ListScorersResponse\x12,\n\x07scorers\x18\x01 \x03(\x0b\x32\x1b.pointsman.scorer.v1.Scorer\"\xd6\x01\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0brouter_kind\x18\x03 \x01(\t\x12\x14\n\x0cstrong_model\x18\x04 \x01(\t\x12\x12\n\nweak_model\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScorerLimits\x12\x17\n\x0fscore_quantiles\x18\x08 \x03(\x01\x12\x12\n\nis_default\x18\t \x01(\x08\"Z\n\x0cScorerLimits\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x1e\n\x16max_conversation_bytes\x18\x02 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x32\xa0\x02\n\rScorerService\x12N\n\x05Score\x12!.pointsman.scorer.v1.ScoreRequest\x1a\".pointsman.scorer.v1.ScoreResponse\x12]\n\nBatchScore\x12&.pointsman.scorer.v1.BatchScoreRequest\x1a\'.pointsman.scorer.v1.BatchScoreResponse\x12`\n\x0bListScorers\x12\'.pointsman.scorer.v1.ListScorersRequest\x1a(.pointsman.scorer.v1.ListScorersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.scorer.v1.scorer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1154
-  _globals['_ROLE']._serialized_end=1249
+  _globals['_ROLE']._serialized_start=1333
+  _globals['_ROLE']._serialized_end=1428
   _globals['_TURN']._serialized_start=57
   _globals['_TURN']._serialized_end=118
   _globals['_CONVERSATION']._serialized_start=120
   _globals['_CONVERSATION']._serialized_end=176
   _globals['_SCOREREQUEST']._serialized_start=179
-  _globals['_SCOREREQUEST']._serialized_end=308
-  _globals['_SCORERESPONSE']._serialized_start=311
-  _globals['_SCORERESPONSE']._serialized_end=505
-  _globals['_SCORETIMINGS']._serialized_start=507
-  _globals['_SCORETIMINGS']._serialized_end=601
-  _globals['_BATCHSCOREREQUEST']._serialized_start=603
-  _globals['_BATCHSCOREREQUEST']._serialized_end=675
-  _globals['_BATCHSCORERESPONSE']._serialized_start=677
-  _globals['_BATCHSCORERESPONSE']._serialized_end=752
-  _globals['_LISTSCORERSREQUEST']._serialized_start=754
-  _globals['_LISTSCORERSREQUEST']._serialized_end=774
-  _globals['_LISTSCORERSRESPONSE']._serialized_start=776
-  _globals['_LISTSCORERSRESPONSE']._serialized_end=843
-  _globals['_SCORER']._serialized_start=846
-  _globals['_SCORER']._serialized_end=1060
-  _globals['_SCORERLIMITS']._serialized_start=1062
-  _globals['_SCORERLIMITS']._serialized_end=1152
-  _globals['_SCORERSERVICE']._serialized_start=1252
-  _globals['_SCORERSERVICE']._serialized_end=1540
+  _globals['_SCOREREQUEST']._serialized_end=349
+  _globals['_SCORERESPONSE']._serialized_start=352
+  _globals['_SCORERESPONSE']._serialized_end=621
+  _globals['_MODELWINPROBABILITY']._serialized_start=623
+  _globals['_MODELWINPROBABILITY']._serialized_end=684
+  _globals['_SCORETIMINGS']._serialized_start=686
+  _globals['_SCORETIMINGS']._serialized_end=780
+  _globals['_BATCHSCOREREQUEST']._serialized_start=782
+  _globals['_BATCHSCOREREQUEST']._serialized_end=854
+  _globals['_BATCHSCORERESPONSE']._serialized_start=856
+  _globals['_BATCHSCORERESPONSE']._serialized_end=931
+  _globals['_LISTSCORERSREQUEST']._serialized_start=933
+  _globals['_LISTSCORERSREQUEST']._serialized_end=953
+  _globals['_LISTSCORERSRESPONSE']._serialized_start=955
+  _globals['_LISTSCORERSRESPONSE']._serialized_end=1022
+  _globals['_SCORER']._serialized_start=1025
+  _globals['_SCORER']._serialized_end=1239
+  _globals['_SCORERLIMITS']._serialized_start=1241
+  _globals['_SCORERLIMITS']._serialized_end=1331
+  _globals['_SCORERSERVICE']._serialized_start=1431
+  _globals['_SCORERSERVICE']._serialized_end=1719
 # @@protoc_insertion_point(module_scope)

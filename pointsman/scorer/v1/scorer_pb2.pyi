@@ -117,6 +117,7 @@ class ScoreRequest(_message.Message):
     SCORER_FIELD_NUMBER: _builtins.int
     STRONG_MODEL_FIELD_NUMBER: _builtins.int
     WEAK_MODEL_FIELD_NUMBER: _builtins.int
+    INCLUDE_MODEL_WIN_PROBABILITIES_FIELD_NUMBER: _builtins.int
     scorer: _builtins.str
     """Which scorer answers, by its name in ListScorers. Default (empty): the
     scorer marked `is_default`.
@@ -128,6 +129,8 @@ class ScoreRequest(_message.Message):
     """
     weak_model: _builtins.str
     """The weak model of the pair. Default and meaning as `strong_model`."""
+    include_model_win_probabilities: _builtins.bool
+    """Also return `ScoreResponse.model_win_probabilities`. Default: false."""
     @_builtins.property
     def conversation(self) -> Global___Conversation:
         """The conversation to score. Required."""
@@ -139,10 +142,11 @@ class ScoreRequest(_message.Message):
         scorer: _builtins.str = ...,
         strong_model: _builtins.str = ...,
         weak_model: _builtins.str = ...,
+        include_model_win_probabilities: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "scorer", b"scorer", "strong_model", b"strong_model", "weak_model", b"weak_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation", b"conversation", "include_model_win_probabilities", b"include_model_win_probabilities", "scorer", b"scorer", "strong_model", b"strong_model", "weak_model", b"weak_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +165,7 @@ class ScoreResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _builtins.int
     PAIR_MISMATCH_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    MODEL_WIN_PROBABILITIES_FIELD_NUMBER: _builtins.int
     win_probability: _builtins.float
     """P(the strong model's answer is better than the weak model's | conversation),
     a tie counting one half. Range [0, 1].
@@ -178,10 +183,18 @@ class ScoreResponse(_message.Message):
     part its preprocessing keeps was read.
     """
     pair_mismatch: _builtins.bool
-    """True if the requested pair is not the pair the scorer was fitted on."""
+    """True if the answer is for the scorer's own pair and another was requested.
+    Never true of a scorer of many models: it answers for the requested pair.
+    """
     @_builtins.property
     def timings(self) -> Global___ScoreTimings:
         """Where the time went. For a conversation of a batch, the batch's times."""
+
+    @_builtins.property
+    def model_win_probabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelWinProbability]:
+        """One entry per model the scorer knows, in the order of `Scorer.models`. Empty
+        unless it was asked for and the artefact gives it.
+        """
 
     def __init__(
         self,
@@ -193,14 +206,44 @@ class ScoreResponse(_message.Message):
         truncated: _builtins.bool = ...,
         pair_mismatch: _builtins.bool = ...,
         timings: Global___ScoreTimings | None = ...,
+        model_win_probabilities: _abc.Iterable[Global___ModelWinProbability] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrated", b"calibrated", "pair_mismatch", b"pair_mismatch", "scorer", b"scorer", "scorer_version", b"scorer_version", "timings", b"timings", "truncated", b"truncated", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibrated", b"calibrated", "model_win_probabilities", b"model_win_probabilities", "pair_mismatch", b"pair_mismatch", "scorer", b"scorer", "scorer_version", b"scorer_version", "timings", b"timings", "truncated", b"truncated", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
+
+@_typing.final
+class ModelWinProbability(_message.Message):
+    """ModelWinProbability compares one model with the strongest one known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    WIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model's name, one of `Scorer.models`."""
+    win_probability: _builtins.float
+    """P(this model's answer is better than that of the first of `Scorer.models` |
+    conversation), a tie counting one half. Range [0, 1]; of that first model
+    itself, 0.5.
+    """
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        win_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "win_probability", b"win_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelWinProbability: _TypeAlias = ModelWinProbability  # noqa: Y015
 
 @_typing.final
 class ScoreTimings(_message.Message):

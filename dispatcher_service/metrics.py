@@ -1,0 +1,122 @@
+"""What Prometheus sees of the dispatcher. Names begin with `pointsman_dispatcher_`; units are base units.
+
+Label sets are closed: `tenant` holds at most `MAX_TENANT_LABELS` configured tenants and `other` for the rest; reasons
+and statuses never stand in one metric with a tenant; no histogram has a tenant. Money leaves the integers only here,
+for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from dispatcher_service.outcome import Bill, Choice, Outcome
+from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
+
+MAX_TENANT_LABELS = 200
+OTHER = "other"
+_PREFIX = "pointsman_dispatcher"
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
+# Tie-half probabilities crowd between .4 and .7: the buckets are finer there.
+_PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+
+
+class Metrics:
+    """All metrics of one dispatcher. Its methods never raise for any outcome."""
+
+    def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
+        """`tenants` are the configured ones, in the file's order: the first 200 get a label of their own."""
+        self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{_PREFIX}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{_PREFIX}_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
+        self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
+        self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
+        self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
+        self._all_strong = counter(
+            "all_strong_cost_usd",
+            "What the same tokens would have cost at the strong model, in US dollars: savings are this minus cost.",
+            "tenant",
+        )
+        self._tokens = counter("tokens", "Tokens by model and class; classes are disjoint.", "model", "token_class")
+        self._usage_missing = counter(
+            "usage_missing", "Calls billed at an estimate, since the upstream reported no usage.", "model"
+        )
+        self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
+        self._pair_mismatch = gauge(
+            "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
+        )
+        self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
+        self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
+        self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
+        self._upstream = histogram("upstream_seconds", "Waiting for the upstream.", _SECONDS, "model")
+        self._first_token = histogram(
+            "time_to_first_token_seconds", "Upstream call to first content of streamed answers.", _SECONDS, "model"
+        )
+        self._overhead = histogram(
+            "overhead_seconds",
+            "Our own time: total minus upstream. For a stream it holds the time in which the caller read.",
+            _SHORT_SECONDS,
+            "method",
+        )
+
+    def call_ended(self, method: str, status: str, _seconds: float) -> None:
+        """A gRPC call ended. See `pointsman.runtime.boundary.Observe`."""
+        self._requests.labels(method, status).inc()
+
+    def call_failed(self, reason: str) -> None:
+        """A gRPC call failed for this ErrorInfo reason."""
+        self._errors.labels(reason).inc()
+
+    def scorer_called(self, result: str, seconds: float) -> None:
+        """See `scorer_client.Observe`."""
+        self._scorer.labels(result).observe(seconds)
+
+    @contextmanager
+    def in_flight(self, method: str) -> Iterator[None]:
+        """Counts a call as long as the block runs."""
+        with self._in_flight.labels(method).track_inprogress():
+            yield
+
+    def observe(self, outcome: Outcome) -> None:
+        """See `outcome.Record`."""
+        self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
+        if outcome.choice is None:
+            return
+        tenant = outcome.request.tenant_id
+        label = tenant if tenant in self._tenants else OTHER
+        self._observe_choice(label, outcome.choice)
+        if outcome.deployment is not None:
+            self._upstream.labels(outcome.choice.model).observe(outcome.upstream_seconds)
+            if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:
+                self._first_token.labels(outcome.choice.model).observe(outcome.first_token_seconds)
+        if outcome.bill is not None:
+            self._observe_bill(label, outcome.choice.model, outcome.bill)
+
+    def _observe_choice(self, tenant: str, choice: Choice) -> None:
+        decision = choice.decision
+        self._decisions.labels(tenant, decision.tier.value).inc()
+        self._reasons.labels(decision.reason.value, decision.tier.value).inc()
+        if decision.alpha is not None:
+            self._alpha.labels(tenant).set(decision.alpha)
+        if choice.prediction is not None:
+            self._probability.observe(choice.prediction.win_probability)
+            self._pair_mismatch.labels(tenant).set(choice.prediction.pair_mismatch)
+
+    def _observe_bill(self, tenant: str, model: str, bill: Bill) -> None:
+        self._cost.labels(tenant, model).inc(bill.cost / NANO_USD_PER_USD)
+        self._all_strong.labels(tenant).inc(bill.all_strong_cost / NANO_USD_PER_USD)
+        for token_class, count in bill.usage.by_class().items():
+            self._tokens.labels(model, token_class).inc(count)
+        if bill.usage.source is UsageSource.ESTIMATED:
+            self._usage_missing.labels(model).inc()

@@ -1,0 +1,107 @@
+"""Values to protos: decisions, usage, and the record of a request."""
+
+from google.protobuf import json_format, timestamp_pb2
+
+from dispatcher_service.chat import FinishReason
+from dispatcher_service.outcome import Bill, Choice, Outcome
+from dispatcher_service.pricing import Usage, UsageSource
+from dispatcher_service.routing import AlphaSource, Reason, Tier
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2
+
+_TIERS = {Tier.WEAK: decision_pb2.TIER_WEAK, Tier.STRONG: decision_pb2.TIER_STRONG}
+_REASONS = {
+    Reason.AT_OR_ABOVE_ALPHA: decision_pb2.REASON_AT_OR_ABOVE_ALPHA,
+    Reason.BELOW_ALPHA: decision_pb2.REASON_BELOW_ALPHA,
+    Reason.SCORER_UNAVAILABLE: decision_pb2.REASON_SCORER_UNAVAILABLE,
+}
+_ALPHA_SOURCES = {
+    None: decision_pb2.ALPHA_SOURCE_UNSPECIFIED,
+    AlphaSource.FIXED: decision_pb2.ALPHA_SOURCE_FIXED,
+    AlphaSource.SHARE: decision_pb2.ALPHA_SOURCE_SHARE,
+    AlphaSource.OVERRIDE: decision_pb2.ALPHA_SOURCE_OVERRIDE,
+}
+_FINISH_REASONS = {
+    None: chat_pb2.FINISH_REASON_UNSPECIFIED,
+    FinishReason.UNKNOWN: chat_pb2.FINISH_REASON_UNSPECIFIED,
+    FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
+    FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
+    FinishReason.TOOL_CALLS: chat_pb2.FINISH_REASON_TOOL_CALLS,
+    FinishReason.CONTENT_FILTER: chat_pb2.FINISH_REASON_CONTENT_FILTER,
+}
+_USAGE_SOURCES = {
+    UsageSource.REPORTED: chat_pb2.USAGE_SOURCE_REPORTED,
+    UsageSource.ESTIMATED: chat_pb2.USAGE_SOURCE_ESTIMATED,
+}
+_COST_SOURCES = {
+    UsageSource.REPORTED: decision_pb2.COST_SOURCE_REPORTED,
+    UsageSource.ESTIMATED: decision_pb2.COST_SOURCE_ESTIMATED,
+}
+
+
+def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
+    """`bill` is `None` while nothing is known of the cost."""
+    made, prediction = choice.decision, choice.prediction
+    message = decision_pb2.Decision(
+        tier=_TIERS[made.tier],
+        model=choice.model,
+        reason=_REASONS[made.reason],
+        alpha=made.alpha,
+        alpha_source=_ALPHA_SOURCES[choice.alpha_source],
+        win_probability=made.win_probability,
+        cost_source=decision_pb2.COST_SOURCE_PENDING,
+    )
+    if prediction is not None:
+        message.scorer = prediction.scorer
+        message.scorer_version = prediction.scorer_version
+        message.pair_mismatch = prediction.pair_mismatch
+    if bill is not None:
+        message.cost_nano_usd = bill.cost
+        message.other_tier_cost_nano_usd = bill.other_tier_cost
+        message.cost_source = _COST_SOURCES[bill.usage.source]
+    return message
+
+
+def usage(tokens: Usage) -> chat_pb2.Usage:
+    """Token counts by class."""
+    return chat_pb2.Usage(
+        input_tokens=tokens.input_tokens,
+        cached_input_tokens=tokens.cached_input_tokens,
+        output_tokens=tokens.output_tokens,
+        reasoning_tokens=tokens.reasoning_tokens,
+        source=_USAGE_SOURCES[tokens.source],
+    )
+
+
+def finish_reason(reason: FinishReason | None) -> chat_pb2.FinishReason.ValueType:
+    """`None` and a reason that this version does not know are both UNSPECIFIED."""
+    return _FINISH_REASONS[reason]
+
+
+def record_json(outcome: Outcome) -> str:
+    """The outcome as the DecisionRecord that the decision log holds: one line of proto3 JSON, snake_case keys."""
+    return json_format.MessageToJson(_record(outcome), preserving_proto_field_name=True, indent=None)
+
+
+def _record(outcome: Outcome) -> decision_pb2.DecisionRecord:
+    received_at = timestamp_pb2.Timestamp()
+    received_at.FromNanoseconds(int(outcome.received_at * 1e9))
+    chat = outcome.request.chat
+    return decision_pb2.DecisionRecord(
+        request_id=outcome.request.request_id,
+        tenant_id=outcome.request.tenant_id,
+        received_at=received_at,
+        method=outcome.method,
+        status=outcome.status,
+        error_reason=outcome.error_reason,
+        decision=None if outcome.choice is None else decision(outcome.choice, outcome.bill),
+        deployment="" if outcome.deployment is None else outcome.deployment.name,
+        usage=None if outcome.bill is None else usage(outcome.bill.usage),
+        finish_reason=finish_reason(outcome.finish_reason),
+        labels=outcome.request.labels,
+        total_seconds=outcome.total_seconds,
+        scorer_seconds=outcome.scorer_seconds,
+        upstream_seconds=outcome.upstream_seconds,
+        time_to_first_token_seconds=outcome.first_token_seconds or 0.0,
+        message_count=len(chat.messages),
+        text_bytes=chat.text_bytes(),
+    )

@@ -1,0 +1,108 @@
+"""The gRPC face of the dispatcher: protos in, protos out, errors as rich statuses."""
+
+import contextlib
+from typing import Any
+
+import grpc
+
+from dispatcher_service import rendering, translation
+from dispatcher_service.auth import TrustedMetadata
+from dispatcher_service.chat import Request
+from dispatcher_service.dispatch import Delta, Dispatcher, Started
+from dispatcher_service.errors import InvalidRequest, PointsmanError
+from dispatcher_service.metrics import Metrics
+from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.runtime.boundary import Boundary
+from pointsman.runtime.status import RichStatus, Violation
+
+SERVICE = dispatcher_pb2.DESCRIPTOR.services_by_name["DispatcherService"].full_name
+
+
+class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
+    """Implements `pointsman.dispatcher.v1.DispatcherService`."""
+
+    def __init__(
+        self, *, dispatcher: Dispatcher, auth: TrustedMetadata, metrics: Metrics, max_conversation_bytes: int
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._auth = auth
+        self._metrics = metrics
+        self._max_conversation_bytes = max_conversation_bytes
+        self._boundary = Boundary(to_status=_to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+
+    async def Complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
+        """See the proto."""
+        with self._metrics.in_flight("Complete"):
+            return await self._boundary.run("Complete", context, self._complete(request, context))
+
+    async def StreamComplete(  # type: ignore[override]  # grpc.aio takes writers too, the stubs know iterators only
+        self, request: dispatcher_pb2.StreamCompleteRequest, context: Any
+    ) -> None:
+        """See the proto. It writes instead of yielding, so that a cancelled call unwinds at once and not at GC."""
+        with self._metrics.in_flight("StreamComplete"):
+            await self._boundary.run("StreamComplete", context, self._stream(request, context))
+
+    async def Route(self, request: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
+        """See the proto."""
+        with self._metrics.in_flight("Route"):
+            return await self._boundary.run("Route", context, self._route(request, context))
+
+    async def _complete(self, proto: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
+        request = self._read(proto, context)
+        answer = await self._dispatcher.complete(request)
+        return dispatcher_pb2.CompleteResponse(
+            request_id=request.request_id,
+            decision=rendering.decision(answer.choice, answer.bill),
+            content=answer.completion.content,
+            finish_reason=rendering.finish_reason(answer.completion.finish_reason),
+            usage=rendering.usage(answer.bill.usage),
+        )
+
+    async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
+        request = self._read(proto, context)
+        async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    response = dispatcher_pb2.StreamCompleteResponse(
+                        delta=dispatcher_pb2.StreamDelta(content=event.content)
+                    )
+                elif isinstance(event, Started):
+                    response = dispatcher_pb2.StreamCompleteResponse(
+                        started=dispatcher_pb2.StreamStarted(
+                            request_id=request.request_id, decision=rendering.decision(event.choice, None)
+                        )
+                    )
+                else:
+                    response = dispatcher_pb2.StreamCompleteResponse(
+                        finished=dispatcher_pb2.StreamFinished(
+                            finish_reason=rendering.finish_reason(event.finish_reason),
+                            usage=rendering.usage(event.bill.usage),
+                            decision=rendering.decision(event.choice, event.bill),
+                        )
+                    )
+                await context.write(response)
+
+    async def _route(self, proto: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
+        choice = await self._dispatcher.route(self._read(proto, context))
+        return dispatcher_pb2.RouteResponse(decision=rendering.decision(choice, None))
+
+    def _read(self, proto: translation.AnyRequest, context: Any) -> Request:
+        return translation.read_request(
+            proto,
+            tenant_id=self._auth.tenant_of(context.invocation_metadata() or ()),
+            timeout=context.time_remaining(),
+            max_conversation_bytes=self._max_conversation_bytes,
+        )
+
+
+def _to_status(error: Exception) -> RichStatus | None:
+    if not isinstance(error, PointsmanError):
+        return None
+    violations = (Violation(error.field, error.mend),) if isinstance(error, InvalidRequest) else ()
+    return RichStatus(
+        code=grpc.StatusCode[error.status],
+        message=str(error),
+        reason=error.reason,
+        violations=violations,
+        retry_after=error.retry_after,
+    )

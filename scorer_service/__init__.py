@@ -1,0 +1,1 @@
+"""The scorer: a stateless service that turns a conversation into the probability that the strong model wins."""

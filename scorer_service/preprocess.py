@@ -1,0 +1,163 @@
+"""Conversation to tensors: the only code that does this, for training, evaluation and serving alike.
+
+Version 1 reads the last user turn whose text is not blank. Text is text: `[CLS]` written by a user is tokenised as
+those five characters, never as the special token, so that nobody can forge the model's framing.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+VERSION: Final = 1
+
+CHARACTERS_PER_TOKEN: Final = 32
+"""Version 1 looks at `max_tokens` times this many characters at most, counted from the end that truncation keeps.
+
+Real text has 1 to 8 characters per token. Without this bound one prompt of 1 MiB costs the tokenizer half a second,
+of which a window of 512 tokens would use a hundredth.
+"""
+
+Ids = npt.NDArray[np.int64]
+
+
+class Role(enum.Enum):
+    """Who wrote a turn. The values are those of `golden.jsonl` and of OpenAI's chat format."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessSpec:
+    """What an artefact's manifest says under `preprocess`.
+
+    Attributes:
+        max_tokens: tokens of one input, special tokens included.
+        truncation_side: the side that is dropped from a text that is too long.
+        pad_id: fills `input_ids` where `attention_mask` is 0.
+        add_special_tokens: frame the text as the tokenizer's post-processor says.
+        version: of the rules in this module.
+    """
+
+    max_tokens: int
+    truncation_side: Literal["left", "right"]
+    pad_id: int
+    add_special_tokens: bool
+    version: int = VERSION
+
+
+class NoUserText(ValueError):
+    """The conversation has no user turn with text that is not blank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The part of a conversation that is read. `cut` says that it was longer than the character bound."""
+
+    text: str
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one passage, special tokens included; `truncated` says that some of its text was dropped."""
+
+    input_ids: tuple[int, ...]
+    truncated: bool
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a Hugging Face `tokenizer.json`. Any error of the library passes through."""
+    return Tokenizer.from_file(str(path))
+
+
+class Preprocessor:
+    """Applies one artefact's spec. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: PreprocessSpec) -> None:
+        """Takes `tokenizer` over: its own truncation and padding are switched off.
+
+        Raises:
+            ValueError: the spec's version is not this module's, or its window has no room for text.
+        """
+        if spec.version != VERSION:
+            raise ValueError(f"unknown preprocess version {spec.version}: this scorer knows version {VERSION}")
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self._keep_end = spec.truncation_side == "left"
+        self._prefix, self._suffix = _frame(tokenizer) if spec.add_special_tokens else ((), ())
+        self._room = spec.max_tokens - len(self._prefix) - len(self._suffix)
+        if self._room < 1:
+            raise ValueError(f"max_tokens {spec.max_tokens} leaves no room for text")
+        self._max_characters = spec.max_tokens * CHARACTERS_PER_TOKEN
+
+    def passage(self, turns: Sequence[Turn]) -> Passage:
+        """Choose what is read.
+
+        Raises:
+            NoUserText: no user turn has text that is not blank.
+        """
+        for turn in reversed(turns):
+            if turn.role is Role.USER and turn.text.strip():
+                bound = self._max_characters
+                text = turn.text[-bound:] if self._keep_end else turn.text[:bound]
+                return Passage(text, cut=len(text) < len(turn.text))
+        raise NoUserText
+
+    def encode(self, turns: Sequence[Turn]) -> Encoded:
+        """`passage`, then `encode_passages`, for one conversation."""
+        return self.encode_passages([self.passage(turns)])[0]
+
+    def encode_passages(self, passages: Sequence[Passage]) -> list[Encoded]:
+        """Tokenise and truncate, in order. The tokenizer releases the GIL."""
+        texts = [passage.text for passage in passages]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [self._fit(encoding.ids, passage.cut) for encoding, passage in zip(encodings, passages, strict=True)]
+
+    def _fit(self, ids: list[int], cut: bool) -> Encoded:
+        dropped = len(ids) > self._room
+        if dropped:
+            ids = ids[-self._room :] if self._keep_end else ids[: self._room]
+        return Encoded((*self._prefix, *ids, *self._suffix), truncated=dropped or cut)
+
+
+def pad(batch: Sequence[Encoded], pad_id: int) -> tuple[Ids, Ids]:
+    """Stack a batch, padding on the right.
+
+    Returns:
+        `input_ids` and `attention_mask`, both int64 [batch, longest]; the mask is 1 where there is a token.
+    """
+    lengths = np.fromiter((len(encoded.input_ids) for encoded in batch), dtype=np.int64, count=len(batch))
+    # A graph may divide by or reduce over the token axis, so that it is never empty.
+    mask = np.arange(max(1, int(lengths.max()))) < lengths[:, None]
+    input_ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    # Row-major on both sides: the mask's true cells are the tokens of all rows in order.
+    input_ids[mask] = np.concatenate([np.asarray(encoded.input_ids, dtype=np.int64) for encoded in batch])
+    return input_ids, mask.astype(np.int64)
+
+
+def _frame(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The special tokens that the post-processor puts before and after a text."""
+    framed = tokenizer.encode("x", add_special_tokens=True)
+    special = framed.special_tokens_mask
+    first = special.index(0)
+    end = len(special) - special[::-1].index(0)
+    return tuple(framed.ids[:first]), tuple(framed.ids[end:])

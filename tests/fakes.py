@@ -1,0 +1,67 @@
+"""Stand-ins behind our own Protocols, for tests of the use case alone."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+
+from dispatcher_service.catalogue import Deployment
+from dispatcher_service.chat import Chat, FinishReason
+from dispatcher_service.dispatch import Completion, Delta, UpstreamEnd
+from dispatcher_service.errors import UpstreamError
+from dispatcher_service.outcome import Prediction
+from dispatcher_service.pricing import Usage, UsageSource
+from dispatcher_service.routing import ModelPair
+
+QUANTILES = tuple(index / 200 for index in range(201))
+USAGE = Usage(input_tokens=1000, output_tokens=100, source=UsageSource.REPORTED)
+
+
+@dataclass
+class FakeScorer:
+    """Answers `win_probability` for everything; `None` is a scorer that gives no prediction."""
+
+    win_probability: float | None = 0.5
+    pair_mismatch: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+        self.calls.append(chat.messages[-1].texts[0])
+        if self.win_probability is None:
+            return None
+        return Prediction(
+            win_probability=self.win_probability,
+            scorer="fake",
+            scorer_version="v1",
+            pair_mismatch=self.pair_mismatch,
+            quantiles=QUANTILES,
+        )
+
+
+@dataclass
+class FakeUpstream:
+    """Answers `parts` with `usage`; raises `error` after the first `error_after` parts."""
+
+    parts: Sequence[str] = ("Hello", " world")
+    usage: Usage | None = USAGE
+    error: UpstreamError | None = None
+    error_after: int = 0
+    models: list[str] = field(default_factory=list)
+    closed: int = 0
+
+    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+        self.models.append(deployment.model)
+        if self.error is not None:
+            raise self.error
+        return Completion(content="".join(self.parts), finish_reason=FinishReason.STOP, usage=self.usage)
+
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, timeout: float
+    ) -> AsyncGenerator[Delta | UpstreamEnd, None]:
+        self.models.append(deployment.model)
+        try:
+            for index, part in enumerate(self.parts):
+                if self.error is not None and index == self.error_after:
+                    raise self.error
+                yield Delta(part)
+            yield UpstreamEnd(finish_reason=FinishReason.STOP, usage=self.usage)
+        finally:
+            self.closed += 1

@@ -1,0 +1,91 @@
+"""The label sets are closed, and the numbers are those of the outcome."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from dispatcher_service.errors import Unauthenticated
+from dispatcher_service.metrics import MAX_TENANT_LABELS, Metrics
+from tests.fakes import FakeScorer, FakeUpstream
+from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, request
+
+LABELS = {
+    "requests_total": {"method", "status"},
+    "errors_total": {"reason"},
+    "decisions_total": {"tenant", "tier"},
+    "decision_reasons_total": {"reason", "tier"},
+    "cost_usd_total": {"tenant", "model"},
+    "all_strong_cost_usd_total": {"tenant"},
+    "tokens_total": {"model", "token_class"},
+    "usage_missing_total": {"model"},
+    "alpha": {"tenant"},
+    "pair_mismatch": {"tenant"},
+    "requests_in_flight": {"method"},
+    "win_probability_count": set(),
+    "scorer_seconds_count": {"result"},
+    "upstream_seconds_count": {"model"},
+    "time_to_first_token_seconds_count": {"model"},
+    "overhead_seconds_count": {"method"},
+}
+
+
+def observed(registry: CollectorRegistry) -> dict[str, set[str]]:
+    """Label names by metric, without buckets and sums."""
+    return {
+        sample.name.removeprefix("pointsman_dispatcher_"): set(sample.labels)
+        for family in registry.collect()
+        for sample in family.samples
+        if not sample.name.endswith(("_bucket", "_sum", "_created"))
+    }
+
+
+async def test_every_metric_has_its_labels_and_no_other() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, tenants=["t"])
+    metrics.call_ended("Complete", "OK", 0.1)
+    metrics.call_failed("INVALID_REQUEST")
+    metrics.scorer_called("OK", 0.01)
+    with metrics.in_flight("Complete"):
+        pass
+    bench = Bench(upstream=FakeUpstream(usage=None))
+    _ = [event async for event in bench.dispatcher.stream(request())]
+    metrics.observe(bench.outcomes[0])
+    assert observed(registry) == LABELS
+
+
+async def test_cost_and_savings_are_in_dollars_by_tenant_and_model() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, tenants=["t"])
+    for win_probability in (0.1, 0.9):
+        bench = Bench(FakeScorer(win_probability))
+        await bench.dispatcher.complete(request())
+        metrics.observe(bench.outcomes[0])
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"pointsman_dispatcher_{name}", labels)
+
+    assert value("cost_usd_total", tenant="t", model="small") == WEAK_COST / 1e9
+    assert value("cost_usd_total", tenant="t", model="big") == STRONG_COST / 1e9
+    assert value("all_strong_cost_usd_total", tenant="t") == 2 * STRONG_COST / 1e9
+    assert value("tokens_total", model="big", token_class="output") == 100
+    assert value("decisions_total", tenant="t", tier="strong") == 1
+    assert value("decision_reasons_total", reason="below_alpha", tier="weak") == 1
+
+
+async def test_tenants_beyond_the_limit_share_one_label() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, tenants=[*(f"tenant-{n}" for n in range(MAX_TENANT_LABELS)), "t"])
+    bench = Bench()
+    await bench.dispatcher.complete(request())
+    metrics.observe(bench.outcomes[0])
+    assert registry.get_sample_value("pointsman_dispatcher_alpha", {"tenant": "other"}) == 0.5
+    assert registry.get_sample_value("pointsman_dispatcher_alpha", {"tenant": "t"}) is None
+
+
+async def test_a_request_that_was_never_decided_makes_no_tenant_series() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, tenants=["t"])
+    bench = Bench()
+    with pytest.raises(Unauthenticated):
+        await bench.dispatcher.complete(request(tenant_id="scan-1"))
+    metrics.observe(bench.outcomes[0])
+    assert not any("tenant" in labels for labels in observed(registry).values())
