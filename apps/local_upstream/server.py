@@ -1,8 +1,8 @@
 """llama.cpp's own HTTP server, inside this process, with the settings that make a small model useful.
 
-The server (continuous batching, streaming, cancellation when a client goes away, OpenAI's error objects) is the one that
-`xllamacpp` carries. What is ours: where the model comes from, a system prompt where the caller gives none, and the life
-cycle that the other processes have too.
+The server (continuous batching, streaming, cancellation when a client goes away, OpenAI's error objects) is the one
+that `xllamacpp` carries. What is ours: where the model comes from, a system prompt where the caller gives none, and
+the life cycle that the other processes have too.
 """
 
 import asyncio
@@ -128,7 +128,7 @@ def _start(settings: Settings) -> Any:
 
 
 def chat_template(system_prompt: str) -> str:
-    """The ChatML template that SmolLM2 was tuned on, in Jinja, with our words where the caller gives no instructions."""
+    """SmolLM2's ChatML template in Jinja, with our words where the caller gives no instructions."""
     return (
         "{% if not messages %}{{ raise_exception('messages: write at least one') }}{% endif %}"
         "{% if messages[0]['role'] not in ('system', 'developer') %}"
