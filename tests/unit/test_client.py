@@ -242,7 +242,7 @@ async def test_everything_a_caller_sets_reaches_the_service(dispatcher: tuple[Di
     )
     assert not request.chat.HasField("temperature")
     assert servicer.tenants == ["research"]
-    assert 5 < servicer.time_left[0] <= 9
+    assert servicer.time_left[0] == pytest.approx(9, abs=3)
 
 
 async def test_without_a_tenant_no_tenant_is_sent_and_the_clients_deadline_holds(
@@ -252,7 +252,7 @@ async def test_without_a_tenant_no_tenant_is_sent_and_the_clients_deadline_holds
     async with DispatcherClient(address, timeout=30) as client:
         await client.complete("Why?")
     assert servicer.tenants == [None]
-    assert 25 < servicer.time_left[0] <= 30
+    assert servicer.time_left[0] == pytest.approx(30, abs=3)
     assert not servicer.requests[0].HasField("alpha")
 
 
