@@ -1,0 +1,144 @@
+"""The client's values to protos and back. A value of an enum that is not known here becomes `UNKNOWN`."""
+
+import enum
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
+from pointsman.scorer.v1 import scorer_pb2
+from pointsman.values import (
+    AlphaSource,
+    Answer,
+    Conversation,
+    CostSource,
+    Decision,
+    FinishReason,
+    Message,
+    Reason,
+    Role,
+    Score,
+    ScorerInfo,
+    Tier,
+    Usage,
+    UsageSource,
+)
+
+Known = TypeVar("Known", bound=enum.StrEnum)
+
+
+def chat(conversation: Conversation, sampling: Mapping[str, Any]) -> chat_pb2.Chat:
+    """`sampling` holds fields of `Chat` under their own names."""
+    messages = [
+        chat_pb2.Message(
+            role=chat_pb2.Role.Value(f"ROLE_{message.role.name}"),
+            content=[chat_pb2.ContentPart(text=message.text)],
+            name=message.name,
+        )
+        for message in _messages(conversation)
+    ]
+    return chat_pb2.Chat(messages=messages, **sampling)
+
+
+def answer(response: dispatcher_pb2.CompleteResponse) -> Answer:
+    """A whole answer."""
+    return Answer(
+        request_id=response.request_id,
+        decision=decision(response.decision),
+        content=response.content,
+        finish_reason=finish_reason(response.finish_reason),
+        usage=usage(response.usage),
+    )
+
+
+def decision(message: decision_pb2.Decision) -> Decision:
+    """A decision; what is unset becomes `None`."""
+    return Decision(
+        tier=_known(Tier, decision_pb2.Tier, message.tier, "TIER_"),
+        model=message.model,
+        reason=_known(Reason, decision_pb2.Reason, message.reason, "REASON_"),
+        alpha=message.alpha if message.HasField("alpha") else None,
+        alpha_source=_known(AlphaSource, decision_pb2.AlphaSource, message.alpha_source, "ALPHA_SOURCE_"),
+        win_probability=message.win_probability if message.HasField("win_probability") else None,
+        scorer=message.scorer,
+        scorer_version=message.scorer_version,
+        pair_mismatch=message.pair_mismatch,
+        cost_nano_usd=message.cost_nano_usd,
+        other_tier_cost_nano_usd=message.other_tier_cost_nano_usd,
+        cost_source=_known(CostSource, decision_pb2.CostSource, message.cost_source, "COST_SOURCE_"),
+    )
+
+
+def usage(message: chat_pb2.Usage) -> Usage:
+    """Token counts by class."""
+    return Usage(
+        input_tokens=message.input_tokens,
+        cached_input_tokens=message.cached_input_tokens,
+        output_tokens=message.output_tokens,
+        reasoning_tokens=message.reasoning_tokens,
+        source=_known(UsageSource, chat_pb2.UsageSource, message.source, "USAGE_SOURCE_"),
+    )
+
+
+def finish_reason(value: chat_pb2.FinishReason.ValueType) -> FinishReason:
+    """Why the model stopped."""
+    return _known(FinishReason, chat_pb2.FinishReason, value, "FINISH_REASON_")
+
+
+def score_request(
+    conversation: Conversation, scorer: str, strong_model: str, weak_model: str
+) -> scorer_pb2.ScoreRequest:
+    """The scorer knows one role for instructions, so that a developer message goes as a system message."""
+    turns = [
+        scorer_pb2.Turn(
+            role=scorer_pb2.ROLE_SYSTEM
+            if message.role is Role.DEVELOPER
+            else scorer_pb2.Role.Value(f"ROLE_{message.role.name}"),
+            text=message.text,
+        )
+        for message in _messages(conversation)
+    ]
+    return scorer_pb2.ScoreRequest(
+        conversation=scorer_pb2.Conversation(turns=turns),
+        scorer=scorer,
+        strong_model=strong_model,
+        weak_model=weak_model,
+    )
+
+
+def score(response: scorer_pb2.ScoreResponse) -> Score:
+    """One prediction."""
+    return Score(
+        win_probability=response.win_probability,
+        calibrated=response.calibrated,
+        scorer=response.scorer,
+        scorer_version=response.scorer_version,
+        truncated=response.truncated,
+        pair_mismatch=response.pair_mismatch,
+    )
+
+
+def scorer_info(message: scorer_pb2.Scorer) -> ScorerInfo:
+    """One served scorer."""
+    return ScorerInfo(
+        name=message.name,
+        version=message.version,
+        router_kind=message.router_kind,
+        strong_model=message.strong_model,
+        weak_model=message.weak_model,
+        models=tuple(message.models),
+        max_tokens=message.limits.max_tokens,
+        max_conversation_bytes=message.limits.max_conversation_bytes,
+        max_batch_size=message.limits.max_batch_size,
+        score_quantiles=tuple(message.score_quantiles),
+        is_default=message.is_default,
+    )
+
+
+def _messages(conversation: Conversation) -> list[Message]:
+    return [Message(Role.USER, conversation)] if isinstance(conversation, str) else list(conversation)
+
+
+def _known(cls: type[Known], wrapper: Any, value: int, prefix: str) -> Known:
+    """The member of `cls` that is named like the proto's value."""
+    name = wrapper.Name(value).removeprefix(prefix) if value in wrapper.values() else ""
+    return cls[name] if name in cls.__members__ else cls["UNKNOWN"]

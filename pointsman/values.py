@@ -1,0 +1,178 @@
+"""What `pointsman.client` takes and returns: plain frozen values, so that a caller meets no generated code.
+
+Meanings, units and ranges are those of the proto fields of the same name.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+
+class Role(enum.StrEnum):
+    """Who wrote a message. The values are OpenAI's."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Tier(enum.StrEnum):
+    """The side of the model pair that a decision chose."""
+
+    UNKNOWN = "unknown"
+    WEAK = "weak"
+    STRONG = "strong"
+
+
+class Reason(enum.StrEnum):
+    """Why a tier was chosen. `UNKNOWN`, here and below, is a value that this version of the client does not know."""
+
+    UNKNOWN = "unknown"
+    AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
+    BELOW_ALPHA = "below_alpha"
+    SCORER_UNAVAILABLE = "scorer_unavailable"
+
+
+class AlphaSource(enum.StrEnum):
+    """Where the alpha of a decision comes from. `UNKNOWN` also where no alpha took part."""
+
+    UNKNOWN = "unknown"
+    FIXED = "fixed"
+    SHARE = "share"
+    OVERRIDE = "override"
+
+
+class CostSource(enum.StrEnum):
+    """How far to trust a cost."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+
+
+class UsageSource(enum.StrEnum):
+    """Where token counts come from."""
+
+    UNKNOWN = "unknown"
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+
+
+class FinishReason(enum.StrEnum):
+    """Why the model stopped. The values are OpenAI's."""
+
+    UNKNOWN = "unknown"
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation. `name` is the participant's, where there is one."""
+
+    role: Role
+    text: str
+    name: str = ""
+
+
+Conversation = str | Sequence[Message]
+"""Messages, oldest first; a plain string is one user message."""
+
+
+class Sampling(TypedDict, total=False):
+    """How to write the answer. What is left out is the upstream's choice."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+    stop: Sequence[str]
+    seed: int
+    presence_penalty: float
+    frequency_penalty: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Which model answers, why, and what it costs.
+
+    `alpha` and `win_probability` are `None` where none took part. Costs are nano-USD, and 0 while `cost_source` is
+    `PENDING`.
+    """
+
+    tier: Tier
+    model: str
+    reason: Reason
+    alpha: float | None
+    alpha_source: AlphaSource
+    win_probability: float | None
+    scorer: str
+    scorer_version: str
+    pair_mismatch: bool
+    cost_nano_usd: int
+    other_tier_cost_nano_usd: int
+    cost_source: CostSource
+
+    @property
+    def all_strong_cost_nano_usd(self) -> int:
+        """What the call would have cost if every call went strong; an estimate where this one went weak."""
+        return self.cost_nano_usd if self.tier is Tier.STRONG else self.other_tier_cost_nano_usd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens in disjoint classes: their sum is what was processed."""
+
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    source: UsageSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer."""
+
+    request_id: str
+    decision: Decision
+    content: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One prediction: P(the strong model's answer is better than the weak model's), a tie counting one half."""
+
+    win_probability: float
+    calibrated: bool
+    scorer: str
+    scorer_version: str
+    truncated: bool
+    pair_mismatch: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerInfo:
+    """One scorer that the service serves.
+
+    `score_quantiles` are at n evenly spaced levels from 0 to 1, ascending: alpha for a share is quantile(1 - share).
+    """
+
+    name: str
+    version: str
+    router_kind: str
+    strong_model: str
+    weak_model: str
+    models: tuple[str, ...]
+    max_tokens: int
+    max_conversation_bytes: int
+    max_batch_size: int
+    score_quantiles: tuple[float, ...]
+    is_default: bool

@@ -1,0 +1,53 @@
+"""The training commands. `pointsman` adds them to its own; `python -m training` offers them alone."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+DATA_VARIABLE = "POINTSMAN_DATA"
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add `train` to an argparse subparsers object; each sets `run`, a function from the arguments to an exit code."""
+    parser = subparsers.add_parser("train", help="train a router and write its artefact")
+    parser.add_argument("--router", required=True, choices=["static"], help="kind of router")
+    parser.add_argument("--out", required=True, type=Path, help="directory of the artefact, made or overwritten")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get(DATA_VARIABLE) or None,
+        help=f"folder with train/ and eval/ (default: ${DATA_VARIABLE})",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+    parser.set_defaults(run=train)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Run `train`. Returns the exit code; what goes wrong is one line on stderr."""
+    # Imported here: `pointsman --help` should not wait for numpy and onnx, nor need them.
+    from training import corpus, export, minilm
+    from training import train as training
+
+    if arguments.data is None:
+        print(f"no data: give --data FOLDER or set {DATA_VARIABLE}", file=sys.stderr)
+        return 2
+    try:
+        written = training.train_static(Path(arguments.data), arguments.out, training.StaticConfig(seed=arguments.seed))
+    except (corpus.CorpusError, minilm.EncoderMissingError, export.ExportError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{written.directory}: {written.manifest.router_kind} {written.version}")
+    for name, metrics in written.manifest.metrics.items():
+        print(f"  {name}: {metrics}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of `python -m training`."""
+    parser = argparse.ArgumentParser(prog="python -m training", description="Train scorer artefacts.")
+    add_commands(parser.add_subparsers(required=True, metavar="COMMAND"))
+    parsed = parser.parse_args(arguments)
+    code: int = parsed.run(parsed)
+    return code

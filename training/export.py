@@ -1,0 +1,140 @@
+"""A trained router -> an artefact directory, or a refusal."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from scorer_service import artifact
+from scorer_service.artifact import GoldenRow, Manifest
+from scorer_service.preprocess import Encoded, Preprocessor, PreprocessSpec
+from scorer_service.scorer import OnnxScorer
+from training import golden
+
+TOLERANCE = 1e-5
+"""Largest difference between training's and serving's win probability that may leave the house."""
+
+QUANTILES = 201
+"""Evenly spaced levels from 0 to 1 of `score_quantiles`."""
+
+
+class ExportError(Exception):
+    """The artefact must not be shipped. The message is one line that says why."""
+
+
+class TrainedRouter(Protocol):
+    """What an export needs to know of a router of one model pair."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def preprocess(self) -> PreprocessSpec: ...
+
+    @property
+    def tokenizer_json(self) -> str: ...
+
+    def win_probability(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]: ...
+
+    def onnx(self) -> onnx.ModelProto: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What the manifest tells beyond the graph.
+
+    Attributes:
+        strong_model, weak_model: the pair.
+        score_quantiles: `QUANTILES` ascending win probabilities of the reference prompts.
+        data: file name -> sha256, rows, licence.
+        training: configuration, seed, versions.
+        metrics: as measured, with label counts.
+    """
+
+    strong_model: str
+    weak_model: str
+    score_quantiles: Sequence[float]
+    data: Mapping[str, Any]
+    training: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+def preprocessor(router: TrainedRouter) -> Preprocessor:
+    """The serving path's tokenisation for this router."""
+    return Preprocessor(Tokenizer.from_str(router.tokenizer_json), router.preprocess)
+
+
+def write(router: TrainedRouter, provenance: Provenance, out: Path) -> artifact.ScorerArtifact:
+    """Write the directory, then score the golden rows with what was written.
+
+    Files that stand in `out` beside the artefact's own, such as a model card, stay.
+
+    Raises:
+        ExportError: the served probability of a golden row differs from training's by more than `TOLERANCE`. `out`
+            is as it was.
+    """
+    encode = preprocessor(router).encode
+    turns = golden.conversations()
+    encoded = [encode(conversation) for conversation in turns]
+    expected = router.win_probability([row.input_ids for row in encoded])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        draft = Path(name)
+        onnx.save_model(router.onnx(), draft / artifact.MODEL)
+        (draft / artifact.TOKENIZER).write_text(router.tokenizer_json, encoding="utf-8")
+        rows = [
+            GoldenRow(
+                turns=conversation,
+                input_ids=row.input_ids,
+                truncated=row.truncated,
+                win_probability=float(probability),
+            )
+            for conversation, row, probability in zip(turns, encoded, expected, strict=True)
+        ]
+        (draft / artifact.GOLDEN).write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
+        manifest = _manifest(
+            router, provenance, {file: artifact.sha256_of(draft / file) for file in artifact.HASHED_FILES}
+        )
+        (draft / artifact.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        _refuse_difference(artifact.load(draft), encoded, expected)
+        out.mkdir(exist_ok=True)
+        # The manifest goes last: until it is there, the old one's hashes do not fit, and nothing mixed is served.
+        for file in (*artifact.HASHED_FILES, artifact.MANIFEST):
+            (draft / file).replace(out / file)
+    return artifact.load(out)
+
+
+def _manifest(router: TrainedRouter, provenance: Provenance, files: Mapping[str, str]) -> Manifest:
+    pair = provenance.strong_model, provenance.weak_model
+    return Manifest(
+        router_kind=router.kind,
+        strong_model=provenance.strong_model,
+        weak_model=provenance.weak_model,
+        models=pair,
+        preprocess=router.preprocess,
+        score_quantiles=tuple(map(float, provenance.score_quantiles)),
+        calibrated_pairs=frozenset({pair}),
+        files=files,
+        data=provenance.data,
+        training=provenance.training,
+        metrics=provenance.metrics,
+    )
+
+
+def _refuse_difference(
+    written: artifact.ScorerArtifact, encoded: Sequence[Encoded], expected: NDArray[np.float32]
+) -> None:
+    served = OnnxScorer(written, threads=1).score(encoded)
+    difference = np.abs(served - expected)
+    worst = int(np.argmax(difference))
+    if not difference[worst] <= TOLERANCE:  # also refuses NaN
+        raise ExportError(
+            f"golden row {worst + 1} is {expected[worst]:.7f} in training and {served[worst]:.7f} in the graph: "
+            f"they may differ by {TOLERANCE:g} at most"
+        )
