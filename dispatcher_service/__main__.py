@@ -110,7 +110,7 @@ async def _serve(settings: Settings) -> None:
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             registry=registry,
-            drain_seconds=settings.drain_seconds,
+            drain_seconds=settings.drain,
             reflection=settings.mode == "development",
         ),
         register=register,

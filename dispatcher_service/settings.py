@@ -48,7 +48,7 @@ class Settings:
         minimum=1,
         maximum=16_777_216,
     )
-    drain_seconds: float = setting(
+    drain: float = setting(
         30.0,
         meaning="How long calls in flight may finish after SIGTERM before they are cancelled and billed.",
         unit="seconds",

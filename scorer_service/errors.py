@@ -12,7 +12,7 @@
 `artifact.ArtifactError`: it ends a start, never a request.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class ScorerError(Exception):
@@ -82,3 +82,7 @@ class DeadlineExpired(ScorerError):
 
     def __init__(self) -> None:
         super().__init__("the deadline passed while the conversation waited for a worker")
+
+
+ALL_ERRORS: Final = (InvalidRequest, PayloadTooLarge, NotFound, Overloaded, Loading, DeadlineExpired)
+"""Every error a caller can get: their statuses and reasons are closed sets, and so metric labels."""

@@ -6,20 +6,14 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from scorer_service.artifact import ScorerArtifact
+from scorer_service.errors import ALL_ERRORS
 
 METHODS: Final = ("Score", "BatchScore", "ListScorers")
-STATUSES: Final = (
-    "OK",
-    "CANCELLED",
-    "INVALID_ARGUMENT",
-    "NOT_FOUND",
-    "RESOURCE_EXHAUSTED",
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "INTERNAL",
-)
+STATUSES: Final = ("OK", "CANCELLED", "INTERNAL", *sorted({error.status for error in ALL_ERRORS}))
+REASONS: Final = ("INTERNAL", *sorted({error.reason for error in ALL_ERRORS}))
 SKIP_CAUSES: Final = ("cancelled", "expired")
 
+_PREFIX: Final = "pointsman_scorer"
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -28,80 +22,54 @@ _PROBABILITIES = tuple(round(0.02 * step, 2) for step in range(1, 51))
 
 
 class Metrics:
-    """The service's metrics in one registry."""
+    """The service's metrics in one registry. Its methods never raise for any outcome."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "pointsman_scorer_requests", "Calls that ended.", ["method", "status"], registry=registry
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{_PREFIX}_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{_PREFIX}_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
+        self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._request_seconds = histogram("request_seconds", "Whole calls.", _SECONDS, "method")
+        self._conversations = counter("conversations", "Conversations received, scored or not.")
+        self._scored = counter("scored", "Conversations scored.", "scorer")
+        self._truncated = counter("truncated", "Conversations longer than the window.", "scorer")
+        self._pair_mismatch = counter("pair_mismatch", "Conversations scored for another pair than asked.", "scorer")
+        self._skipped = counter("skipped", "Conversations nobody waited for any more.", "scorer", "cause")
+        self._tokenization = histogram("tokenization_seconds", "Tokenising one batch.", _SECONDS, "scorer")
+        self._queue = histogram("queue_seconds", "One conversation's wait for the worker.", _SECONDS, "scorer")
+        self._inference = histogram("inference_seconds", "ONNX Runtime on one batch.", _SECONDS, "scorer")
+        self._batch = histogram("batch_conversations", "Conversations scored together.", _SIZES, "scorer")
+        self._tokens = histogram("tokens", "Tokens read of one conversation.", _TOKENS, "scorer")
+        self._win_probability = histogram("win_probability", "Answers given.", _PROBABILITIES, "scorer")
+        self._depth = gauge("queue_conversations", "Conversations waiting for the worker.", "scorer")
+        self._info = gauge(
+            "artifact_info", "Always 1; the labels say what is served.", "scorer", "version", "router_kind"
         )
-        self._request_seconds = Histogram(
-            "pointsman_scorer_request_seconds", "Whole calls.", ["method"], registry=registry, buckets=_SECONDS
-        )
-        self._conversations = Counter(
-            "pointsman_scorer_conversations", "Conversations received, scored or not.", registry=registry
-        )
-        scorer = ["scorer"]
-        self._scored = Counter("pointsman_scorer_scored", "Conversations scored.", scorer, registry=registry)
-        self._truncated = Counter(
-            "pointsman_scorer_truncated", "Conversations longer than the window.", scorer, registry=registry
-        )
-        self._pair_mismatch = Counter(
-            "pointsman_scorer_pair_mismatch",
-            "Conversations scored for another pair than asked.",
-            scorer,
-            registry=registry,
-        )
-        self._skipped = Counter(
-            "pointsman_scorer_skipped", "Conversations nobody waited for.", ["scorer", "cause"], registry=registry
-        )
-        self._tokenization = Histogram(
-            "pointsman_scorer_tokenization_seconds",
-            "Tokenising one batch.",
-            scorer,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self._queue = Histogram(
-            "pointsman_scorer_queue_seconds", "One conversation's wait.", scorer, registry=registry, buckets=_SECONDS
-        )
-        self._inference = Histogram(
-            "pointsman_scorer_inference_seconds",
-            "ONNX Runtime on one batch.",
-            scorer,
-            registry=registry,
-            buckets=_SECONDS,
-        )
-        self._batch = Histogram(
-            "pointsman_scorer_batch_conversations", "Scored together.", scorer, registry=registry, buckets=_SIZES
-        )
-        self._tokens = Histogram(
-            "pointsman_scorer_tokens", "Tokens read of one conversation.", scorer, registry=registry, buckets=_TOKENS
-        )
-        self._win_probability = Histogram(
-            "pointsman_scorer_win_probability", "Answers given.", scorer, registry=registry, buckets=_PROBABILITIES
-        )
-        self._depth = Gauge("pointsman_scorer_queue_conversations", "Conversations waiting.", scorer, registry=registry)
-        self._info = Gauge(
-            "pointsman_scorer_artifact_info",
-            "Always 1; the labels say what is served.",
-            ["scorer", "version", "router_kind"],
-            registry=registry,
-        )
-        self._golden = Gauge(
-            "pointsman_scorer_golden_max_deviation",
-            "Largest difference to a golden win probability, at start.",
-            scorer,
-            registry=registry,
+        self._golden = gauge(
+            "golden_max_deviation", "Largest difference to a golden win probability, at start.", "scorer"
         )
         for method in METHODS:
             self._request_seconds.labels(method)
             for status in STATUSES:
                 self._requests.labels(method, status)  # At zero from the start, so that rate() sees the first one.
+        for reason in REASONS:
+            self._errors.labels(reason)
 
-    def request(self, method: str, status: str, seconds: float) -> None:
-        """A call ended: see `Boundary`."""
+    def call_ended(self, method: str, status: str, seconds: float) -> None:
+        """A call ended. See `pointsman.runtime.boundary.Observe`."""
         self._requests.labels(method, status).inc()
         self._request_seconds.labels(method).observe(seconds)
+
+    def call_failed(self, reason: str) -> None:
+        """A call failed for this ErrorInfo reason."""
+        self._errors.labels(reason).inc()
 
     def received(self, conversations: int) -> None:
         """A call brought this many conversations."""

@@ -45,23 +45,19 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        self._boundary = Boundary(to_status=to_status, observe=metrics.request)
+        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
 
     async def Score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:
         """Score one conversation."""
-        return await self._boundary.unary("Score", context, self._score(request, context))
+        return await self._boundary.run("Score", context, self._score(request, context))
 
-    async def BatchScore(
-        self, request: scorer_pb2.BatchScoreRequest, context: Any
-    ) -> scorer_pb2.BatchScoreResponse:
+    async def BatchScore(self, request: scorer_pb2.BatchScoreRequest, context: Any) -> scorer_pb2.BatchScoreResponse:
         """Score many."""
-        return await self._boundary.unary("BatchScore", context, self._batch_score(request, context))
+        return await self._boundary.run("BatchScore", context, self._batch_score(request, context))
 
-    async def ListScorers(
-        self, request: scorer_pb2.ListScorersRequest, context: Any
-    ) -> scorer_pb2.ListScorersResponse:
+    async def ListScorers(self, request: scorer_pb2.ListScorersRequest, context: Any) -> scorer_pb2.ListScorersResponse:
         """Describe what is served."""
-        return await self._boundary.unary("ListScorers", context, self._list_scorers())
+        return await self._boundary.run("ListScorers", context, self._list_scorers())
 
     async def _score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:
         [response] = await self._answer([request], [""], context)

@@ -65,7 +65,7 @@ def write(
         spec: of the preprocessing.
         many: a graph of three models instead of one pair.
         masked: false lets padding into the mean, so that a score depends on its neighbours.
-        work: extra matrix products per run, about 0.2 ms each, for tests that need a slow scorer.
+        work: extra matrix products per run, about 0.1 ms each, for tests that need a slow scorer.
         golden_copies: repeats the golden rows, for tests that need a slow start.
     """
     directory.mkdir(parents=True, exist_ok=True)

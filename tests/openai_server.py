@@ -7,8 +7,9 @@ anything else for a normal answer, which is `<model> says: <message>`.
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,3 +119,30 @@ async def openai_server() -> AsyncIterator[OpenAIServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+@contextmanager
+def openai_server_thread() -> Iterator[OpenAIServer]:
+    """The same, on a thread and a loop of its own, for fixtures that outlive one test's loop."""
+    ready: list[OpenAIServer] = []
+    started = threading.Event()
+
+    async def serve() -> None:
+        async with openai_server() as server:
+            ready.append(server)
+            stop = asyncio.Event()
+            stops.append(lambda: loop.call_soon_threadsafe(stop.set))
+            started.set()
+            await stop.wait()
+
+    loop = asyncio.new_event_loop()
+    stops: list[Any] = []
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield ready[0]
+    finally:
+        stops[0]()
+        thread.join()
+        loop.close()

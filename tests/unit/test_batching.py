@@ -117,7 +117,7 @@ async def test_a_full_queue_refuses_all_of_the_work_or_takes_all_of_it() -> None
         assert batcher.depth() == 2
         last = asyncio.create_task(_results(batcher, 6))
         worker.go.set()
-        assert await asyncio.gather(running, waiting, last) == [[2], [4, 6], [12]]
+        assert [await running, await waiting, await last] == [[2], [4, 6], [12]]
 
 
 async def test_a_caller_that_goes_away_gives_its_room_back_and_is_not_run() -> None:
@@ -133,7 +133,7 @@ async def test_a_caller_that_goes_away_gives_its_room_back_and_is_not_run() -> N
         assert (batcher.depth(), recorder.skips) == (0, ["cancelled", "cancelled"])
         stays = asyncio.create_task(_results(batcher, 4))
         worker.go.set()
-        assert await asyncio.gather(running, stays) == [[2], [8]]
+        assert [await running, await stays] == [[2], [8]]
         assert worker.ran == [[1], [4]]
 
 
@@ -162,7 +162,7 @@ async def test_work_whose_deadline_passed_in_the_queue_is_skipped() -> None:
         await asyncio.sleep(0)
         now[0] = 102.0
         worker.go.set()
-        assert await asyncio.gather(running, in_time) == [[2], [6]]
+        assert [await running, await in_time] == [[2], [6]]
         with pytest.raises(DeadlineExpired):
             await late
         assert (worker.ran, recorder.skips) == ([[1], [3]], ["expired"])
