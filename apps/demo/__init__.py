@@ -1,0 +1,1 @@
+"""The whole line on one machine: `pointsman demo` shows it, `pointsman run` keeps it up."""

@@ -1,0 +1,86 @@
+"""The dispatcher's configuration for the demo: two tenants, and models that are local or OpenAI's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SHARES: Mapping[str, float] = {"research": 0.5, "support": 0.2}
+"""The tenants and the share of their calls that they want to go strong."""
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model with its prices in USD per million tokens, written as decimals."""
+
+    name: str
+    input: str
+    cached_input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """Who answers.
+
+    `caveat` ends the summary where the numbers need one; `notice` is said before anything is sent.
+    """
+
+    strong: Model
+    weak: Model
+    base_url: str
+    api_key_env: str
+    notice: str
+    caveat: str
+
+
+def local_models(address: str) -> Models:
+    """Both tiers served by the local upstream at `host:port`, at invented prices."""
+    return Models(
+        strong=Model(name="example-strong", input="2.50", cached_input="1.25", output="10.00"),
+        weak=Model(name="example-weak", input="0.15", cached_input="0.075", output="0.60"),
+        base_url=f"http://{address}/v1",
+        api_key_env="",
+        notice=f"{KEY_VARIABLE} is not set: one small local model answers for both tiers, at example prices.",
+        caveat="at example prices, one local model behind both tiers",
+    )
+
+
+def openai_models() -> Models:
+    """OpenAI's models at the list prices of November 2026, paid with the caller's key."""
+    return Models(
+        strong=Model(name="gpt-4.1", input="2.00", cached_input="0.50", output="8.00"),
+        weak=Model(name="gpt-4.1-mini", input="0.40", cached_input="0.10", output="1.60"),
+        base_url="https://api.openai.com/v1",
+        api_key_env=KEY_VARIABLE,
+        notice=f"{KEY_VARIABLE} is set: OpenAI's models answer, and the calls cost real money (a few cents at most).",
+        caveat="",
+    )
+
+
+def toml(models: Models, *, scorer: str) -> str:
+    """The dispatcher's configuration file; `scorer` is the scorer's `host:port`."""
+    sections = [
+        # More patient than a service should be: on a laptop the local model keeps every core busy.
+        f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n'
+    ]
+    for model in (models.strong, models.weak):
+        sections.append(
+            f"[[models]]\n"
+            f'name = "{model.name}"\n'
+            f"price = {{ input = {model.input}, cached_input = {model.cached_input}, output = {model.output} }}\n"
+        )
+        sections.append(
+            f"[[deployments]]\n"
+            f'name = "{model.name}"\n'
+            f'model = "{model.name}"\n'
+            f'base_url = "{models.base_url}"\n' + (f'api_key_env = "{models.api_key_env}"\n' * bool(models.api_key_env))
+        )
+    for tenant, share in SHARES.items():
+        sections.append(
+            f"[tenants.{tenant}]\n"
+            f'strong_model = "{models.strong.name}"\n'
+            f'weak_model = "{models.weak.name}"\n'
+            f"strong_call_share = {share}\n"
+        )
+    return "\n".join(sections)

@@ -1,0 +1,75 @@
+"""What the demo shows of the decisions: a table, and one line that sums it up. Money stays integer until it is text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from pointsman.client import Decision, Tier
+
+_NANO_PER_MICRO = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """One prompt, who asked, and what became of it. The decision has its costs."""
+
+    tenant: str
+    prompt: str
+    decision: Decision
+
+
+def table(rows: Sequence[Routed]) -> Table:
+    """One line per prompt."""
+    shown = Table(header_style="bold", pad_edge=False)
+    shown.add_column("tenant")
+    shown.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
+    shown.add_column("win probability", justify="right")
+    shown.add_column("α", justify="right")
+    shown.add_column("model")
+    shown.add_column("cost", justify="right")
+    for row in rows:
+        decision = row.decision
+        shown.add_row(
+            row.tenant,
+            # A Text, so that brackets in a prompt are not read as markup.
+            Text(row.prompt),
+            _probability(decision.win_probability),
+            _probability(decision.alpha),
+            Text(decision.model, style="bold magenta" if decision.tier is Tier.STRONG else ""),
+            usd(decision.cost_nano_usd),
+        )
+    return shown
+
+
+def summary(rows: Sequence[Routed], *, caveat: str) -> str:
+    """`routed N prompts: S strong (P%), cost $X, saved $Y (Z%) vs all-strong`, and the caveat where there is one.
+
+    All-strong is the strong model's price for the same token counts, an estimate where the weak model answered.
+    """
+    strong = sum(row.decision.tier is Tier.STRONG for row in rows)
+    cost = sum(row.decision.cost_nano_usd for row in rows)
+    all_strong = sum(row.decision.all_strong_cost_nano_usd for row in rows)
+    saved = all_strong - cost
+    line = (
+        f"routed {len(rows)} prompts: {strong} strong ({_percent(strong, len(rows))}), cost {usd(cost)}, "
+        f"saved {usd(saved)} ({_percent(saved, all_strong)}) vs all-strong"
+    )
+    return f"{line} ({caveat})" if caveat else line
+
+
+def usd(nano_usd: int) -> str:
+    """Nano-USD as dollars, rounded half up to a millionth: the calls here cost less than a cent."""
+    sign = "-" if nano_usd < 0 else ""
+    micro = (abs(nano_usd) + _NANO_PER_MICRO // 2) // _NANO_PER_MICRO
+    return f"{sign}${micro // 1_000_000}.{micro % 1_000_000:06d}"
+
+
+def _percent(part: int, whole: int) -> str:
+    """Rounded to a whole percent; nothing of nothing is 0%."""
+    return f"{round(100 * part / whole) if whole else 0}%"
+
+
+def _probability(value: float | None) -> str:
+    return "—" if value is None else f"{value:.3f}"

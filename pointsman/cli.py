@@ -1,0 +1,43 @@
+"""The `pointsman` command. Each group of subcommands lives beside what it runs and is added here, lazily."""
+
+import argparse
+import importlib
+import sys
+
+_GROUPS = (
+    # module with `add_commands(subparsers)`, and the pip extra that its commands need
+    ("apps.demo.cli", "scorer,dispatcher,demo"),
+    ("training.cli", "evaluate"),
+)
+_OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="pointsman", description="Routes LLM traffic between a strong and a weak model."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    extras: dict[str, str] = {}
+    for module, extra in _GROUPS:
+        # These modules import what they run only when it runs, so that no command needs another's packages.
+        importlib.import_module(module).add_commands(subparsers)
+        extras |= {command: extra for command in subparsers.choices if command not in extras}
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in _OURS:
+            raise
+        extra = extras[arguments.command]
+        print(
+            f"error: pointsman {arguments.command} needs the package {missing!r}: pip install 'pointsman[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
