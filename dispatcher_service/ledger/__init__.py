@@ -1,1 +1,1 @@
-"""The money book: one contract, three backends. `open_ledger` chooses by URL."""
+"""The money book: one contract, three backends. `opening.open_ledger` chooses by URL."""

@@ -49,9 +49,9 @@ _OPEN, _STARTED, _SETTLED, _RELEASED, _EXPIRED = range(5)
 _SWEEP = 256
 """Reservations that one step expires or forgets at most, so that no step is long."""
 _RETRY_SECONDS = 0.001
-_CHECKPOINT_STEPS = 500
-"""Steps between two checkpoints of this process: some 10 MB of log."""
-_LAST_RESORT_PAGES = 20_000
+_CHECKPOINT_STEPS = 2_000
+"""Steps between two checkpoints of this process: some 20 MB of log."""
+_LAST_RESORT_PAGES = 100_000
 """Log length at which SQLite checkpoints by itself, should the thread not have got there."""
 _PERIODS = tuple(Period)
 _NO_TOKENS = (0,) * len(TOKEN_CLASSES)
@@ -107,6 +107,8 @@ class SqliteLedger:
         self._checkpoint: asyncio.Future[None] | None = None
         try:
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            # Only for a new file. A commit appends whole pages to the log, and the rows here are small.
+            self._db.execute("PRAGMA page_size = 1024")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_LAST_RESORT_PAGES}")
@@ -325,12 +327,17 @@ class SqliteLedger:
             self._book(reservation, ChargeSource.EXPIRED, -1, -charged, _NO_TOKENS)
         self._book(reservation, charge.source, 1, charge.cost, charge.counts())
         due_ms = now_ms + int(SETTLED_RETENTION * 1000)
-        self._db.execute(
-            "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE SET state = excluded.state, charged = excluded.charged, due_ms = excluded.due_ms",
-            (reservation.id, tenant_id, reservation.model, _SETTLED, reservation.worst_case, reservation.estimate,
-             charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
-        )  # fmt: skip
+        if known is None:
+            self._db.execute(
+                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (reservation.id, tenant_id, reservation.model, _SETTLED, reservation.worst_case, reservation.estimate,
+                 charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
+            )  # fmt: skip
+        else:
+            self._db.execute(
+                "UPDATE reservations SET state = ?, charged = ?, due_ms = ? WHERE id = ?",
+                (_SETTLED, charge.cost, due_ms, reservation.id),
+            )
         cause = OverrunCause.LATE_SETTLE if late else OverrunCause.ABOVE_RESERVATION
         growth = change - freed
         excess = max(0 if cap is None else min(growth, spent + held - cap) for spent, held, cap in accounts)
