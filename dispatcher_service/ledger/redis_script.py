@@ -9,8 +9,8 @@ All keys of a tenant carry its hash tag, so that they lie in one slot of a clust
     KEYS[5] book          hash: `born`, and `<cause>:count`, `<cause>:amount` of overruns
 
 *Digits*: Lua here computes in doubles, and its tostring keeps 14 digits: 100000000000124 comes back as
-1.0000000000012e+14. So money is added by HINCRBY from the decimal strings it came in; numbers are only compared, which is
-exact below 2^53, and written by `%.0f`, which keeps every digit.
+1.0000000000012e+14. So money is added by HINCRBY from the decimal strings it came in; numbers are only compared, which
+is exact below 2^53, and written by `%.0f`, which keeps every digit.
 
 *Time* is the server's TIME; `ARGV[2]` shifts it, for tests of window ends.
 """
