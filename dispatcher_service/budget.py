@@ -115,7 +115,7 @@ def worst_case(price: Price, *, prompt_tokens: int, output_tokens: int, answers:
         output_tokens: the most tokens of one answer, reasoning included.
         answers: how many answers are asked for (`n`).
     """
-    most = prompt_tokens * max(price.input, price.cached_input)
+    most = prompt_tokens * max(price.input, price.cached_input, price.cache_write)
     most += answers * output_tokens * max(price.output, price.reasoning)
     return -(-most // _TOKENS_PER_PRICE)
 

@@ -11,7 +11,9 @@ from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.pricing import Price, Usage, UsageSource
 from dispatcher_service.routing import Tier
 
-PRICE = Price(input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, reasoning=10_000_000_000)
+PRICE = Price(
+    input=2_500_000_000, cached_input=1_250_000_000, cache_write=0, output=10_000_000_000, reasoning=10_000_000_000
+)
 
 
 def _at(*when: int) -> int:
@@ -46,7 +48,7 @@ def test_the_worst_case_is_never_below_any_real_cost_within_its_bounds() -> None
 
 
 def test_a_cache_that_is_dearer_than_plain_input_counts_in_the_worst_case() -> None:
-    dear = Price(input=1_000_000, cached_input=2_000_000, output=1_000_000, reasoning=5_000_000)
+    dear = Price(input=1_000_000, cached_input=2_000_000, cache_write=0, output=1_000_000, reasoning=5_000_000)
     assert budget.worst_case(dear, prompt_tokens=10, output_tokens=10) == 20 + 50
 
 
