@@ -9,13 +9,13 @@ from rich.console import Console
 from apps.demo.catalogue import KEY_VARIABLE, SHARES
 from apps.demo.children import ChildFailed
 from apps.demo.prompts import PROMPTS
-from apps.demo.report import Routed, summary, table
+from apps.demo.report import Routed, shares, summary, table
 from apps.demo.stack import Ports, Stack, running, usual_ports
 from pointsman.client import DispatcherClient, PointsmanCallError, ScorerClient
 
 _MAX_TOKENS = 48
 _STREAMED_EVERY = 3
-_CALL_TIMEOUT = 60.0
+_CALL_TIMEOUT = 120.0
 
 _SNIPPET = """\
 import asyncio
@@ -47,6 +47,9 @@ async def demo(console: Console, environ: Mapping[str, str]) -> int:
         return 1
     console.print()
     console.print(table(rows))
+    for line in shares(rows, SHARES):
+        _say(console, line)
+    _say(console, "(alpha is set so that the share holds for the prompts the scorer was fitted on; others may differ)")
     _say(console, summary(rows, caveat=stack.models.caveat))
     return 0
 
@@ -88,18 +91,12 @@ async def _introduce(console: Console, stack: Stack) -> None:
 
 
 async def _route_all(console: Console, stack: Stack) -> list[Routed]:
-    """Every prompt in turn, the tenants alternating; every third is streamed and shown as it is written."""
+    """Every prompt in turn, for the tenants by turns; every third is streamed and shown as it is written."""
     rows = []
-    async with AsyncExitStack() as stack_of_clients:
-        clients = [
-            await stack_of_clients.enter_async_context(
-                DispatcherClient(stack.dispatcher.serving["grpc"], tenant=tenant, timeout=_CALL_TIMEOUT)
-            )
-            for tenant in SHARES
-        ]
-        tenants = list(SHARES)
+    async with AsyncExitStack() as exits:
+        clients = [(tenant, await exits.enter_async_context(_client(stack, tenant=tenant))) for tenant in SHARES]
         for index, prompt in enumerate(PROMPTS):
-            tenant, client = tenants[index % len(tenants)], clients[index % len(tenants)]
+            tenant, client = clients[index % len(clients)]
             line = _Line(console, f"{index + 1:>2}/{len(PROMPTS)}  {tenant:<8}  ")
             if index % _STREAMED_EVERY == 0:
                 async with client.stream_complete(prompt, max_tokens=_MAX_TOKENS) as stream:
@@ -115,6 +112,10 @@ async def _route_all(console: Console, stack: Stack) -> list[Routed]:
             line.end()
             rows.append(Routed(tenant, prompt, decision))
     return rows
+
+
+def _client(stack: Stack, *, tenant: str) -> DispatcherClient:
+    return DispatcherClient(stack.dispatcher.serving["grpc"], tenant=tenant, timeout=_CALL_TIMEOUT)
 
 
 class _Line:
