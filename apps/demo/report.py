@@ -10,6 +10,8 @@ from rich.text import Text
 from pointsman.client import Decision, Tier
 
 _NANO_PER_MICRO = 1_000
+_OTHER_COLUMNS = 56
+"""Characters that the columns beside the prompt take, with their padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,11 @@ class Routed:
     decision: Decision
 
 
-def table(rows: Sequence[Routed]) -> Table:
-    """One line per prompt."""
-    shown = Table(header_style="bold", box=SIMPLE, pad_edge=False)
+def table(rows: Sequence[Routed], *, width: int) -> Table:
+    """One line per prompt, `width` characters wide where that leaves room for some of the prompt."""
+    shown = Table(header_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     shown.add_column("tenant", no_wrap=True)
-    shown.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
+    shown.add_column("prompt", overflow="ellipsis", no_wrap=True, width=max(width - _OTHER_COLUMNS, 16))
     shown.add_column("win\nprobability", justify="right", no_wrap=True)
     shown.add_column("α", justify="right", no_wrap=True)
     shown.add_column("model", no_wrap=True)

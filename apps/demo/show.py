@@ -1,6 +1,7 @@
 """What `pointsman demo` and `pointsman run` do, once their arguments are read."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -16,6 +17,7 @@ from pointsman.client import DispatcherClient, PointsmanCallError, ScorerClient
 _MAX_TOKENS = 48
 _STREAMED_EVERY = 3
 _CALL_TIMEOUT = 120.0
+_WIDTH_OF_FILES = 110
 
 _SNIPPET = """\
 import asyncio
@@ -29,6 +31,11 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def terminal() -> Console:
+    """Standard output. A pipe or a file has no width, and 80 would leave the table little of the prompts."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 async def demo(console: Console, environ: Mapping[str, str]) -> int:
@@ -45,8 +52,7 @@ async def demo(console: Console, environ: Mapping[str, str]) -> int:
     except ChildFailed as error:
         _say(console, str(error))
         return 1
-    console.print()
-    console.print(table(rows))
+    console.print(table(rows, width=console.width))
     for line in shares(rows, SHARES):
         _say(console, line)
     _say(console, "(alpha is set so that the share holds for the prompts the scorer was fitted on; others may differ)")
