@@ -20,20 +20,16 @@ def add_commands(subparsers: Any) -> None:
 
 def _demo(_: argparse.Namespace) -> int:
     # Imported here: `pointsman --help` needs neither gRPC nor rich.
-    from rich.console import Console
+    from apps.demo.show import demo, terminal
 
-    from apps.demo.show import demo
-
-    return _until_signal(lambda: demo(Console(highlight=False), os.environ), interrupted=_INTERRUPTED)
+    return _until_signal(lambda: demo(terminal(), os.environ), interrupted=_INTERRUPTED)
 
 
 def _run(_: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from apps.demo.show import run
+    from apps.demo.show import run, terminal
 
     # Being stopped is how it ends.
-    return _until_signal(lambda: run(Console(highlight=False), os.environ), interrupted=0)
+    return _until_signal(lambda: run(terminal(), os.environ), interrupted=0)
 
 
 def _until_signal(main: Callable[[], Awaitable[int]], *, interrupted: int) -> int:

@@ -1,14 +1,17 @@
 """What the demo shows of the decisions: a table, and one line that sums it up. Money stays integer until it is text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
 from pointsman.client import Decision, Tier
 
 _NANO_PER_MICRO = 1_000
+_OTHER_COLUMNS = 56
+"""Characters that the columns beside the prompt take, with their padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +23,39 @@ class Routed:
     decision: Decision
 
 
-def table(rows: Sequence[Routed]) -> Table:
-    """One line per prompt."""
-    shown = Table(header_style="bold", pad_edge=False)
-    shown.add_column("tenant")
-    shown.add_column("prompt", overflow="ellipsis", no_wrap=True, ratio=1)
-    shown.add_column("win probability", justify="right")
-    shown.add_column("α", justify="right")
-    shown.add_column("model")
-    shown.add_column("cost", justify="right")
+def table(rows: Sequence[Routed], *, width: int) -> Table:
+    """One line per prompt, `width` characters wide where that leaves room for some of the prompt."""
+    shown = Table(header_style="bold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    shown.add_column("tenant", no_wrap=True)
+    shown.add_column("prompt", overflow="ellipsis", no_wrap=True, width=max(width - _OTHER_COLUMNS, 16))
+    shown.add_column("win\nprobability", justify="right", no_wrap=True)
+    shown.add_column("α", justify="right", no_wrap=True)
+    shown.add_column("model", no_wrap=True)
+    shown.add_column("cost", justify="right", no_wrap=True)
     for row in rows:
         decision = row.decision
         shown.add_row(
             row.tenant,
-            # A Text, so that brackets in a prompt are not read as markup.
-            Text(row.prompt),
+            # One line, and a Text: brackets in a prompt are not markup.
+            Text(" ".join(row.prompt.split())),
             _probability(decision.win_probability),
             _probability(decision.alpha),
             Text(decision.model, style="bold magenta" if decision.tier is Tier.STRONG else ""),
             usd(decision.cost_nano_usd),
         )
     return shown
+
+
+def shares(rows: Sequence[Routed], wanted: Mapping[str, float]) -> list[str]:
+    """Per tenant of `wanted`: the share of strong calls that it asked for, and what these prompts gave."""
+    lines = []
+    for tenant, share in wanted.items():
+        tiers = [row.decision.tier for row in rows if row.tenant == tenant]
+        strong = tiers.count(Tier.STRONG)
+        lines.append(
+            f"{tenant}: wants {share:.0%} strong, got {strong} of {len(tiers)} ({_percent(strong, len(tiers))})"
+        )
+    return lines
 
 
 def summary(rows: Sequence[Routed], *, caveat: str) -> str:

@@ -1,6 +1,7 @@
 """What `pointsman demo` and `pointsman run` do, once their arguments are read."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
@@ -9,13 +10,14 @@ from rich.console import Console
 from apps.demo.catalogue import KEY_VARIABLE, SHARES
 from apps.demo.children import ChildFailed
 from apps.demo.prompts import PROMPTS
-from apps.demo.report import Routed, summary, table
+from apps.demo.report import Routed, shares, summary, table
 from apps.demo.stack import Ports, Stack, running, usual_ports
 from pointsman.client import DispatcherClient, PointsmanCallError, ScorerClient
 
 _MAX_TOKENS = 48
 _STREAMED_EVERY = 3
-_CALL_TIMEOUT = 60.0
+_CALL_TIMEOUT = 120.0
+_WIDTH_OF_FILES = 110
 
 _SNIPPET = """\
 import asyncio
@@ -29,6 +31,11 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def terminal() -> Console:
+    """Standard output. A pipe or a file has no width, and 80 would leave the table little of the prompts."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
 
 
 async def demo(console: Console, environ: Mapping[str, str]) -> int:
@@ -45,8 +52,10 @@ async def demo(console: Console, environ: Mapping[str, str]) -> int:
     except ChildFailed as error:
         _say(console, str(error))
         return 1
-    console.print()
-    console.print(table(rows))
+    console.print(table(rows, width=console.width))
+    for line in shares(rows, SHARES):
+        _say(console, line)
+    _say(console, "(alpha is set so that the share holds for the prompts the scorer was fitted on; others may differ)")
     _say(console, summary(rows, caveat=stack.models.caveat))
     return 0
 
@@ -88,18 +97,12 @@ async def _introduce(console: Console, stack: Stack) -> None:
 
 
 async def _route_all(console: Console, stack: Stack) -> list[Routed]:
-    """Every prompt in turn, the tenants alternating; every third is streamed and shown as it is written."""
+    """Every prompt in turn, for the tenants by turns; every third is streamed and shown as it is written."""
     rows = []
-    async with AsyncExitStack() as stack_of_clients:
-        clients = [
-            await stack_of_clients.enter_async_context(
-                DispatcherClient(stack.dispatcher.serving["grpc"], tenant=tenant, timeout=_CALL_TIMEOUT)
-            )
-            for tenant in SHARES
-        ]
-        tenants = list(SHARES)
+    async with AsyncExitStack() as exits:
+        clients = [(tenant, await exits.enter_async_context(_client(stack, tenant=tenant))) for tenant in SHARES]
         for index, prompt in enumerate(PROMPTS):
-            tenant, client = tenants[index % len(tenants)], clients[index % len(tenants)]
+            tenant, client = clients[index % len(clients)]
             line = _Line(console, f"{index + 1:>2}/{len(PROMPTS)}  {tenant:<8}  ")
             if index % _STREAMED_EVERY == 0:
                 async with client.stream_complete(prompt, max_tokens=_MAX_TOKENS) as stream:
@@ -115,6 +118,10 @@ async def _route_all(console: Console, stack: Stack) -> list[Routed]:
             line.end()
             rows.append(Routed(tenant, prompt, decision))
     return rows
+
+
+def _client(stack: Stack, *, tenant: str) -> DispatcherClient:
+    return DispatcherClient(stack.dispatcher.serving["grpc"], tenant=tenant, timeout=_CALL_TIMEOUT)
 
 
 class _Line:

@@ -39,7 +39,12 @@ class Settings:
         unit="path",
     )
     threads: int = setting(
-        0, meaning="Threads that compute; 0 takes one per core, at most 4.", unit="threads", minimum=0, maximum=256
+        1,
+        meaning="Threads that compute. One writes tens of tokens a second with so small a model; more help only where "
+        "as many cores are idle, because the threads wait for one another spinning.",
+        unit="threads",
+        minimum=1,
+        maximum=256,
     )
     slots: int = setting(
         4, meaning="Answers written at once; further requests wait.", unit="requests", minimum=1, maximum=64
@@ -108,9 +113,8 @@ def _start(settings: Settings) -> Any:
     params.model_alias = {MODEL_NAME if not settings.model else model.stem}
     params.hostnames = [host]
     params.port = port
-    threads = settings.threads or min(os.cpu_count() or 1, 4)
-    params.cpuparams.n_threads = threads
-    params.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = settings.threads
+    params.cpuparams_batch.n_threads = settings.threads
     params.n_parallel = settings.slots
     params.n_ctx = settings.context_tokens
     params.kv_unified = True  # Slots share the context, so that one long prompt may take what the others leave.
