@@ -10,7 +10,7 @@ from rich.text import Text
 from pointsman.client import Decision, Tier
 
 _NANO_PER_MICRO = 1_000
-_OTHER_COLUMNS = 56
+_OTHER_COLUMNS = 60
 """Characters that the columns beside the prompt take, with their padding."""
 
 
