@@ -137,7 +137,7 @@ def _check_config(path: Path) -> int:
             print(f"error: {problem}", file=sys.stderr)  # noqa: T201
         return 1
     counts = (
-        f"{len(catalogue.tenants)} tenants, {len(catalogue.prices)} models, {len(catalogue.deployments)} deployments"
+        f"{len(catalogue.tenants)} tenants, {len(catalogue.models)} models, {len(catalogue.deployments)} deployments"
     )
     print(f"{path}: ok: {counts}")  # noqa: T201
     return 0

@@ -4,6 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dispatcher_service.chat import PartKind
 from dispatcher_service.pricing import Price
 from dispatcher_service.routing import ModelPair
 
@@ -14,6 +15,18 @@ class OnScorerFailure(enum.Enum):
     WEAK = "weak"
     STRONG = "strong"
     REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model that tenants can be routed to.
+
+    `part_tokens` bounds the tokens of one part by its kind; parts of a kind that is missing are refused.
+    """
+
+    name: str
+    price: Price
+    part_tokens: Mapping[PartKind, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,7 @@ class TenantPolicy:
     dial: FixedAlpha | StrongCallShare
     on_scorer_failure: OnScorerFailure
     allow_alpha_override: bool
+    extra_body_keys: frozenset[str]
     scorer: str
 
 
@@ -80,7 +94,7 @@ class Catalogue:
     """Everything the configuration file says. Keys of the mappings are names."""
 
     scorer: ScorerTarget
-    prices: Mapping[str, Price]
+    models: Mapping[str, Model]
     deployments: Mapping[str, Deployment]
     """By the model that they serve."""
     tenants: Mapping[str, TenantPolicy]

@@ -9,36 +9,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dispatcher_service import routing
+from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, OnScorerFailure, TenantPolicy
-from dispatcher_service.chat import Chat, FinishReason, Request
-from dispatcher_service.errors import Forbidden, ScorerUnavailable, Unauthenticated, UpstreamTimeout
+from dispatcher_service.chat import Chat, Request
+from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated, UpstreamTimeout
 from dispatcher_service.outcome import Bill, Choice, Prediction, Progress, Record
-from dispatcher_service.pricing import Usage
 from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Completion:
-    """A model's whole answer. `usage` is `None` if the upstream reported none."""
-
-    content: str
-    finish_reason: FinishReason
-    usage: Usage | None
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of a streamed answer; never empty."""
-
-    content: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamEnd:
-    """The end of an upstream's stream. `usage` is `None` if the upstream reported none."""
-
-    finish_reason: FinishReason
-    usage: Usage | None
 
 
 class Scorer(Protocol):
@@ -54,9 +30,7 @@ class Upstream(Protocol):
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """The whole answer, within `timeout` seconds."""
 
-    def stream(
-        self, deployment: Deployment, chat: Chat, *, timeout: float
-    ) -> AsyncGenerator[Delta | UpstreamEnd, None]:
+    def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """Deltas, then exactly one end. Closing the generator cancels the upstream's work."""
 
 
@@ -81,7 +55,7 @@ class Finished:
     """Last event of a stream."""
 
     choice: Choice
-    finish_reason: FinishReason
+    end: End
     bill: Bill
 
 
@@ -122,8 +96,9 @@ class Dispatcher:
             timeout = _call_timeout(deployment, request, progress.elapsed())
             with progress.calling_upstream():
                 completion = await self._upstream.complete(deployment, request.chat, timeout=timeout)
-            progress.received(completion.content)
-            bill = progress.settle(completion.finish_reason, completion.usage)
+            progress.received(sum(choice.text_bytes for choice in completion.choices))
+            finish_reasons = tuple(choice.finish_reason for choice in completion.choices)
+            bill = progress.settle(finish_reasons, completion.usage)
             return Answer(choice=choice, completion=completion, bill=bill)
 
     async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
@@ -145,18 +120,18 @@ class Dispatcher:
                 while True:
                     with progress.calling_upstream():
                         event = await anext(events)
-                    if isinstance(event, UpstreamEnd):
+                    if isinstance(event, End):
                         break
-                    progress.received(event.content)
+                    progress.received(event.text_bytes)
                     yield event
-            bill = progress.settle(event.finish_reason, event.usage)
-            yield Finished(choice=choice, finish_reason=event.finish_reason, bill=bill)
+            bill = progress.settle(event.finish_reasons, event.usage)
+            yield Finished(choice=choice, end=event, bill=bill)
 
     def _progress(self, request: Request, method: str) -> Progress:
         return Progress(
             request,
             method,
-            prices=self._catalogue.prices,
+            models=self._catalogue.models,
             record=self._record,
             clock=self._clock,
             wall_clock=self._wall_clock,
@@ -168,6 +143,7 @@ class Dispatcher:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
+        self._check_fit(policy, request.chat)
         timeout = self._catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
@@ -184,6 +160,20 @@ class Dispatcher:
             alpha_source=source,
             prediction=prediction,
         )
+
+    def _check_fit(self, policy: TenantPolicy, chat: Chat) -> None:
+        """Either model may be chosen, so that both must take what the request holds."""
+        for key in chat.extra_body:
+            if key not in policy.extra_body_keys:
+                raise InvalidRequest(
+                    "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
+                )
+        for path, kind in chat.other_parts():
+            for model in (policy.pair.strong, policy.pair.weak):
+                if kind not in self._catalogue.models[model].part_tokens:
+                    raise InvalidRequest(
+                        path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"
+                    )
 
 
 def _alpha(policy: TenantPolicy, request: Request, prediction: Prediction) -> tuple[float, AlphaSource]:

@@ -5,6 +5,8 @@
     │   └── PayloadTooLarge       INVALID_ARGUMENT   too much text
     ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
     ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
+    ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
+    ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
     └── UpstreamError             UNAVAILABLE        a model could not be reached
         ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
@@ -60,6 +62,39 @@ class Forbidden(PointsmanError):
 
     status = "PERMISSION_DENIED"
     reason = "FORBIDDEN"
+
+
+class BudgetExhausted(PointsmanError):
+    """A limit of the tenant has no room for the worst case of the call. Amounts are exact, in US dollars.
+
+    `period` is `hour`, `day` or `month`; `window_end` is in seconds since the epoch; `retry_after` is until then.
+    """
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "BUDGET_EXHAUSTED"
+
+    def __init__(self, *, period: str, limit: str, left: str, needed: str, window_end: int, retry_after: float) -> None:
+        super().__init__(
+            f"the limit of ${limit} per {period} has ${left} left, and this call may cost ${needed}: "
+            f"the window ends in {retry_after:.0f} s"
+        )
+        self.period = period
+        self.limit = limit
+        self.left = left
+        self.needed = needed
+        self.window_end = window_end
+        self.retry_after = retry_after
+
+
+class LedgerUnavailable(PointsmanError):
+    """The ledger's backend cannot be reached in time, or what it holds cannot be trusted."""
+
+    status = "UNAVAILABLE"
+    reason = "LEDGER_UNAVAILABLE"
+    retry_after = 1.0
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the ledger is unavailable: {what}")
 
 
 class ScorerUnavailable(PointsmanError):

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from dispatcher_service import pricing
-from dispatcher_service.catalogue import Deployment
-from dispatcher_service.chat import FinishReason, Request
+from dispatcher_service.answer import FinishReason
+from dispatcher_service.catalogue import Deployment, Model
+from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError, UpstreamError
-from dispatcher_service.pricing import NanoUsd, Price, Usage
+from dispatcher_service.pricing import NanoUsd, Usage
 from dispatcher_service.routing import AlphaSource, Decision, ModelPair
 
 
@@ -66,7 +67,7 @@ class Outcome:
         choice: `None` if the request ended before one was made.
         deployment: `None` if no upstream was to be called.
         bill: `None` if certainly nothing was used.
-        finish_reason: `None` if the answer did not end.
+        finish_reasons: one per choice; empty if the answer did not end.
         error: what ended the request early; `None` on success.
         total_seconds: arrival to end.
         scorer_seconds: waiting for the scorer.
@@ -80,7 +81,7 @@ class Outcome:
     choice: Choice | None
     deployment: Deployment | None
     bill: Bill | None
-    finish_reason: FinishReason | None
+    finish_reasons: tuple[FinishReason, ...]
     error: BaseException | None
     total_seconds: float
     scorer_seconds: float
@@ -114,7 +115,7 @@ class Progress:
         request: Request,
         method: str,
         *,
-        prices: Mapping[str, Price],
+        models: Mapping[str, Model],
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -124,7 +125,7 @@ class Progress:
         self.scorer_seconds = 0.0
         self._request = request
         self._method = method
-        self._prices = prices
+        self._models = models
         self._record = record
         self._clock = clock
         self._started = clock()
@@ -133,7 +134,7 @@ class Progress:
         self._upstream_seconds = 0.0
         self._first_token_seconds: float | None = None
         self._answer_bytes = 0
-        self._finish_reason: FinishReason | None = None
+        self._finish_reasons: tuple[FinishReason, ...] = ()
         self._bill: Bill | None = None
 
     def elapsed(self) -> float:
@@ -151,16 +152,16 @@ class Progress:
         finally:
             self._upstream_seconds += self._clock() - entered
 
-    def received(self, content: str) -> None:
-        """Content arrived from the upstream."""
+    def received(self, text_bytes: int) -> None:
+        """This many bytes of an answer arrived from the upstream."""
         assert self._called_at is not None
         if self._first_token_seconds is None:
             self._first_token_seconds = self._clock() - self._called_at
-        self._answer_bytes += len(content.encode())
+        self._answer_bytes += text_bytes
 
-    def settle(self, finish_reason: FinishReason, usage: Usage | None) -> Bill:
+    def settle(self, finish_reasons: tuple[FinishReason, ...], usage: Usage | None) -> Bill:
         """The answer is complete: bill what the upstream reported, or the estimate if it reported nothing."""
-        self._finish_reason = finish_reason
+        self._finish_reasons = finish_reasons
         self._bill = self._make_bill(usage)
         return self._bill
 
@@ -181,7 +182,7 @@ class Progress:
                 choice=self.choice,
                 deployment=self.deployment,
                 bill=self._bill,
-                finish_reason=self._finish_reason,
+                finish_reasons=self._finish_reasons,
                 error=error,
                 total_seconds=self.elapsed(),
                 scorer_seconds=self.scorer_seconds,
@@ -194,15 +195,13 @@ class Progress:
         choice = self.choice
         assert choice is not None
         if usage is None:
-            usage = pricing.estimate_usage(
-                prompt_bytes=self._request.chat.text_bytes(), answer_bytes=self._answer_bytes
-            )
+            usage = pricing.estimate_usage(prompt_bytes=self._request.chat.text_bytes, answer_bytes=self._answer_bytes)
         pair = choice.pair
         return Bill(
             usage=usage,
-            cost=pricing.cost(self._prices[choice.model], usage),
-            other_tier_cost=pricing.cost(self._prices[pair.of(choice.decision.tier.other)], usage),
-            all_strong_cost=pricing.cost(self._prices[pair.strong], usage),
+            cost=pricing.cost(self._models[choice.model].price, usage),
+            other_tier_cost=pricing.cost(self._models[pair.of(choice.decision.tier.other)].price, usage),
+            all_strong_cost=pricing.cost(self._models[pair.strong].price, usage),
         )
 
 

@@ -24,6 +24,7 @@ class Usage:
 
     input_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     source: UsageSource
@@ -33,6 +34,7 @@ class Usage:
         return {
             "input": self.input_tokens,
             "cached_input": self.cached_input_tokens,
+            "cache_write": self.cache_write_tokens,
             "output": self.output_tokens,
             "reasoning": self.reasoning_tokens,
         }
@@ -44,6 +46,7 @@ class Price:
 
     input: NanoUsd
     cached_input: NanoUsd
+    cache_write: NanoUsd
     output: NanoUsd
     reasoning: NanoUsd
 
@@ -53,6 +56,7 @@ def cost(price: Price, usage: Usage) -> NanoUsd:
     total = (
         usage.input_tokens * price.input
         + usage.cached_input_tokens * price.cached_input
+        + usage.cache_write_tokens * price.cache_write
         + usage.output_tokens * price.output
         + usage.reasoning_tokens * price.reasoning
     )

@@ -1,12 +1,15 @@
-"""Values to protos: decisions, usage, and the record of a request."""
+"""Values to protos: decisions, answers, usage, and the record of a request."""
+
+from collections.abc import Sequence
 
 from google.protobuf import json_format, timestamp_pb2
 
-from dispatcher_service.chat import FinishReason
+from dispatcher_service.answer import Choice as Answered
+from dispatcher_service.answer import Delta, FinishReason, Logprobs, Origin, TokenLogprob
 from dispatcher_service.outcome import Bill, Choice, Outcome
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Reason, Tier
-from pointsman.dispatcher.v1 import chat_pb2, decision_pb2
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
 _TIERS = {Tier.WEAK: decision_pb2.TIER_WEAK, Tier.STRONG: decision_pb2.TIER_STRONG}
 _REASONS = {
@@ -21,7 +24,6 @@ _ALPHA_SOURCES = {
     AlphaSource.OVERRIDE: decision_pb2.ALPHA_SOURCE_OVERRIDE,
 }
 _FINISH_REASONS = {
-    None: chat_pb2.FINISH_REASON_UNSPECIFIED,
     FinishReason.UNKNOWN: chat_pb2.FINISH_REASON_UNSPECIFIED,
     FinishReason.STOP: chat_pb2.FINISH_REASON_STOP,
     FinishReason.LENGTH: chat_pb2.FINISH_REASON_LENGTH,
@@ -66,15 +68,70 @@ def usage(tokens: Usage) -> chat_pb2.Usage:
     return chat_pb2.Usage(
         input_tokens=tokens.input_tokens,
         cached_input_tokens=tokens.cached_input_tokens,
+        cache_write_tokens=tokens.cache_write_tokens,
         output_tokens=tokens.output_tokens,
         reasoning_tokens=tokens.reasoning_tokens,
         source=_USAGE_SOURCES[tokens.source],
     )
 
 
-def finish_reason(reason: FinishReason | None) -> chat_pb2.FinishReason.ValueType:
-    """`None` and a reason that this version does not know are both UNSPECIFIED."""
-    return _FINISH_REASONS[reason]
+def finish_reasons(reasons: Sequence[FinishReason]) -> list[chat_pb2.FinishReason.ValueType]:
+    """A reason that this version does not know is UNSPECIFIED."""
+    return [_FINISH_REASONS[reason] for reason in reasons]
+
+
+def answer(choice: Answered) -> chat_pb2.Choice:
+    """One choice of a whole answer."""
+    calls = [chat_pb2.ToolCall(id=c.id, name=c.name, arguments_json=c.arguments) for c in choice.tool_calls]
+    return chat_pb2.Choice(
+        index=choice.index,
+        content=choice.content,
+        refusal=choice.refusal,
+        tool_calls=calls,
+        finish_reason=_FINISH_REASONS[choice.finish_reason],
+        logprobs=_logprobs(choice.logprobs),
+    )
+
+
+def delta(piece: Delta) -> dispatcher_pb2.StreamDelta:
+    """A piece of one choice."""
+    return dispatcher_pb2.StreamDelta(
+        index=piece.index,
+        content=piece.content,
+        refusal=piece.refusal,
+        tool_calls=[
+            dispatcher_pb2.ToolCallDelta(index=c.index, id=c.id, name=c.name, arguments_json=c.arguments)
+            for c in piece.tool_calls
+        ],
+        logprobs=_logprobs(piece.logprobs),
+    )
+
+
+def origin(source: Origin) -> chat_pb2.Origin:
+    """What the upstream says of its answer."""
+    return chat_pb2.Origin(
+        completion_id=source.completion_id, model=source.model, system_fingerprint=source.system_fingerprint
+    )
+
+
+def _logprobs(logprobs: Logprobs | None) -> chat_pb2.Logprobs | None:
+    if logprobs is None:
+        return None
+    return chat_pb2.Logprobs(
+        content=[_token_logprob(token) for token in logprobs.content],
+        refusal=[_token_logprob(token) for token in logprobs.refusal],
+    )
+
+
+def _token_logprob(token: TokenLogprob) -> chat_pb2.TokenLogprob:
+    return chat_pb2.TokenLogprob(
+        token=token.token,
+        logprob=token.logprob,
+        token_bytes=token.token_bytes,
+        top_logprobs=[
+            chat_pb2.TopLogprob(token=top.token, logprob=top.logprob, token_bytes=top.token_bytes) for top in token.top
+        ],
+    )
 
 
 def record_json(outcome: Outcome) -> str:
@@ -96,12 +153,12 @@ def _record(outcome: Outcome) -> decision_pb2.DecisionRecord:
         decision=None if outcome.choice is None else decision(outcome.choice, outcome.bill),
         deployment="" if outcome.deployment is None else outcome.deployment.name,
         usage=None if outcome.bill is None else usage(outcome.bill.usage),
-        finish_reason=finish_reason(outcome.finish_reason),
+        finish_reasons=finish_reasons(outcome.finish_reasons),
         labels=outcome.request.labels,
         total_seconds=outcome.total_seconds,
         scorer_seconds=outcome.scorer_seconds,
         upstream_seconds=outcome.upstream_seconds,
         time_to_first_token_seconds=outcome.first_token_seconds or 0.0,
         message_count=len(chat.messages),
-        text_bytes=chat.text_bytes(),
+        text_bytes=chat.text_bytes,
     )

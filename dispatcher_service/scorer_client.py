@@ -138,5 +138,5 @@ def _check(response: scorer_pb2.ScoreResponse) -> None:
 
 def _conversation(chat: Chat) -> scorer_pb2.Conversation:
     return scorer_pb2.Conversation(
-        turns=[scorer_pb2.Turn(role=_ROLES[message.role], text="\n".join(message.texts)) for message in chat.messages]
+        turns=[scorer_pb2.Turn(role=_ROLES[message.role], text=message.text) for message in chat.messages]
     )

@@ -6,9 +6,10 @@ from typing import Any
 import grpc
 
 from dispatcher_service import rendering, translation
+from dispatcher_service.answer import Delta
 from dispatcher_service.auth import TrustedMetadata
 from dispatcher_service.chat import Request
-from dispatcher_service.dispatch import Delta, Dispatcher, Started
+from dispatcher_service.dispatch import Dispatcher, Started
 from dispatcher_service.errors import InvalidRequest, PointsmanError
 from dispatcher_service.metrics import Metrics
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
@@ -53,9 +54,9 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         return dispatcher_pb2.CompleteResponse(
             request_id=request.request_id,
             decision=rendering.decision(answer.choice, answer.bill),
-            content=answer.completion.content,
-            finish_reason=rendering.finish_reason(answer.completion.finish_reason),
+            choices=[rendering.answer(choice) for choice in answer.completion.choices],
             usage=rendering.usage(answer.bill.usage),
+            origin=rendering.origin(answer.completion.origin),
         )
 
     async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
@@ -63,9 +64,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
-                    response = dispatcher_pb2.StreamCompleteResponse(
-                        delta=dispatcher_pb2.StreamDelta(content=event.content)
-                    )
+                    response = dispatcher_pb2.StreamCompleteResponse(delta=rendering.delta(event))
                 elif isinstance(event, Started):
                     response = dispatcher_pb2.StreamCompleteResponse(
                         started=dispatcher_pb2.StreamStarted(
@@ -75,9 +74,10 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 else:
                     response = dispatcher_pb2.StreamCompleteResponse(
                         finished=dispatcher_pb2.StreamFinished(
-                            finish_reason=rendering.finish_reason(event.finish_reason),
+                            finish_reasons=rendering.finish_reasons(event.end.finish_reasons),
                             usage=rendering.usage(event.bill.usage),
                             decision=rendering.decision(event.choice, event.bill),
+                            origin=rendering.origin(event.end.origin),
                         )
                     )
                 await context.write(response)

@@ -17,11 +17,13 @@ from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
     FixedAlpha,
+    Model,
     OnScorerFailure,
     ScorerTarget,
     StrongCallShare,
     TenantPolicy,
 )
+from dispatcher_service.chat import OWNED_KEYS, PartKind
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
 
@@ -37,6 +39,7 @@ class ConfigError(Exception):
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 
 
@@ -53,12 +56,20 @@ class _Price(_Section):
     input: _Usd
     output: _Usd
     cached_input: _Usd | None = None
+    cache_write: _Usd | None = None
     reasoning: _Usd | None = None
+
+
+class _PartTokens(_Section):
+    image: _Tokens | None = None
+    audio: _Tokens | None = None
+    file: _Tokens | None = None
 
 
 class _Model(_Section):
     name: _Name
     price: _Price
+    part_tokens: _PartTokens = _PartTokens()
 
 
 class _Deployment(_Section):
@@ -79,6 +90,7 @@ class _Tenant(_Section):
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
     allow_alpha_override: bool = False
+    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
     scorer: str = ""
 
 
@@ -136,6 +148,11 @@ def _inconsistencies(file: _File) -> list[str]:
                 problems.append(f"tenants.{tenant_id}.{key}: no deployment serves {model!r}: add one")
         if tenant.strong_model == tenant.weak_model:
             problems.append(f"tenants.{tenant_id}.weak_model: same as strong_model: name two models")
+        problems += [
+            f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
+            for key in tenant.extra_body_keys
+            if key in OWNED_KEYS
+        ]
         if (tenant.alpha is None) == (tenant.strong_call_share is None):
             problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
     return problems
@@ -144,7 +161,10 @@ def _inconsistencies(file: _File) -> list[str]:
 def _freeze(file: _File) -> Catalogue:
     return Catalogue(
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
-        prices={model.name: _price(model.price) for model in file.models},
+        models={
+            model.name: Model(name=model.name, price=_price(model.price), part_tokens=_part_tokens(model.part_tokens))
+            for model in file.models
+        },
         deployments={
             deployment.model: Deployment(
                 name=deployment.name,
@@ -165,6 +185,7 @@ def _freeze(file: _File) -> Catalogue:
                 dial=_dial(tenant),
                 on_scorer_failure=tenant.on_scorer_failure,
                 allow_alpha_override=tenant.allow_alpha_override,
+                extra_body_keys=frozenset(tenant.extra_body_keys),
                 scorer=tenant.scorer,
             )
             for tenant_id, tenant in file.tenants.items()
@@ -179,6 +200,10 @@ def _dial(tenant: _Tenant) -> FixedAlpha | StrongCallShare:
     return StrongCallShare(tenant.strong_call_share)
 
 
+def _part_tokens(bounds: _PartTokens) -> dict[PartKind, int]:
+    return {PartKind(kind): bound for kind, bound in bounds if bound is not None}
+
+
 def _price(price: _Price) -> Price:
     def nano(usd: Decimal) -> int:
         return int(usd * NANO_USD_PER_USD)
@@ -187,6 +212,7 @@ def _price(price: _Price) -> Price:
         input=nano(price.input),
         # Upstreams that give no discount bill cached tokens as input and reasoning as output.
         cached_input=nano(price.input if price.cached_input is None else price.cached_input),
+        cache_write=nano(price.input if price.cache_write is None else price.cache_write),
         output=nano(price.output),
         reasoning=nano(price.output if price.reasoning is None else price.reasoning),
     )
@@ -210,7 +236,7 @@ def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
     sections: dict[str, type[BaseModel]] = {
         "scorer": _Scorer,
-        "models": _Price if "price" in loc else _Model,
+        "models": _Price if "price" in loc else _PartTokens if "part_tokens" in loc else _Model,
         "deployments": _Deployment,
         "tenants": _Tenant,
     }

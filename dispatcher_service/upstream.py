@@ -7,17 +7,15 @@ wrong becomes an `UpstreamError`; messages of the upstream reach the caller only
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import aiohttp
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
-from openai.types.completion_usage import CompletionUsage
 
+from dispatcher_service import openai_wire
+from dispatcher_service.answer import Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
-from dispatcher_service.chat import Chat, FinishReason
-from dispatcher_service.dispatch import Completion, Delta, UpstreamEnd
+from dispatcher_service.chat import Chat
 from dispatcher_service.errors import (
     UpstreamError,
     UpstreamRateLimited,
@@ -25,7 +23,6 @@ from dispatcher_service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from dispatcher_service.pricing import Usage, UsageSource
 
 _CALLERS_FAULT = (400, 404, 409, 413, 415, 422)
 _MAX_RETRY_AFTER = 3600.0
@@ -48,20 +45,19 @@ class OpenAIUpstream:
         with _translated(deployment):
             async with asyncio.timeout(timeout):
                 completion = await self._clients[deployment.name].chat.completions.create(
-                    **_parameters(deployment, chat), stream=False, timeout=_timeout(deployment, timeout)
+                    **openai_wire.body(deployment, chat), stream=False, timeout=_timeout(deployment, timeout)
                 )
-            return _completion(completion)
+            return openai_wire.read_completion(completion)
 
-    async def stream(
-        self, deployment: Deployment, chat: Chat, *, timeout: float
-    ) -> AsyncGenerator[Delta | UpstreamEnd, None]:
+    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """See `dispatch.Upstream.stream`."""
-        finish_reason, usage = None, None
+        finish_reasons: dict[int, FinishReason] = {}
+        usage, origin = None, None
         deadline = asyncio.get_running_loop().time() + timeout
         with _translated(deployment):
             async with asyncio.timeout_at(deadline):
                 stream = await self._clients[deployment.name].chat.completions.create(
-                    **_parameters(deployment, chat),
+                    **openai_wire.body(deployment, chat),
                     stream=True,
                     stream_options={"include_usage": True},
                     timeout=_timeout(deployment, timeout),
@@ -74,15 +70,19 @@ class OpenAIUpstream:
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         break
-                    content, chunk_finish = _read_chunk(chunk)
-                    finish_reason = chunk_finish or finish_reason
+                    origin = origin or openai_wire.read_origin(chunk)
                     if chunk.usage is not None:
-                        usage = _usage(chunk.usage)
-                    if content:
-                        yield Delta(content)
-        if finish_reason is None:
+                        usage = openai_wire.read_usage(chunk.usage)
+                    # The last chunk, which carries the usage, has no choices.
+                    for choice in chunk.choices:
+                        if choice.finish_reason:
+                            finish_reasons[choice.index] = openai_wire.read_finish_reason(choice.finish_reason)
+                        delta = openai_wire.read_delta(choice)
+                        if delta is not None:
+                            yield delta
+        if origin is None or sorted(finish_reasons) != list(range(chat.choices)):
             raise UpstreamUnavailable(deployment.name, "the stream ended early", may_be_billed=True)
-        yield UpstreamEnd(finish_reason=finish_reason, usage=usage)
+        yield End(finish_reasons=tuple(finish_reasons[i] for i in range(chat.choices)), usage=usage, origin=origin)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -148,71 +148,8 @@ def _connection_error(name: str, error: openai.APIConnectionError) -> UpstreamEr
     return UpstreamUnavailable(name, "broke off the connection", may_be_billed=True)
 
 
-def _parameters(deployment: Deployment, chat: Chat) -> dict[str, Any]:
-    """The request's body: only what the caller has set."""
-    optional = {
-        "temperature": chat.temperature,
-        "top_p": chat.top_p,
-        deployment.max_tokens_parameter: chat.max_tokens,
-        "stop": list(chat.stop) or None,
-        "seed": chat.seed,
-        "presence_penalty": chat.presence_penalty,
-        "frequency_penalty": chat.frequency_penalty,
-    }
-    return {
-        "model": deployment.upstream_model,
-        "messages": [_message(message.role.value, message.texts, message.name) for message in chat.messages],
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-
-
-def _message(role: str, texts: tuple[str, ...], name: str) -> dict[str, Any]:
-    # One part goes as a plain string, which every compatible endpoint understands; several keep their borders.
-    content = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
-    return {"role": role, "content": content} | ({"name": name} if name else {})
-
-
 def _timeout(deployment: Deployment, timeout: float) -> openai.Timeout:
     return openai.Timeout(timeout, connect=min(timeout, deployment.connect_timeout))
-
-
-def _completion(completion: ChatCompletion) -> Completion:
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        raise ValueError("not a chat completion")
-    choice = completion.choices[0]
-    return Completion(
-        content=choice.message.content or "",
-        finish_reason=_finish_reason(choice.finish_reason),
-        usage=None if completion.usage is None else _usage(completion.usage),
-    )
-
-
-def _read_chunk(chunk: ChatCompletionChunk) -> tuple[str, FinishReason | None]:
-    """The chunk's text and its finish reason. The last chunk, which carries the usage, has no choices."""
-    if not chunk.choices:
-        return "", None
-    choice = chunk.choices[0]
-    return choice.delta.content or "", _finish_reason(choice.finish_reason) if choice.finish_reason else None
-
-
-def _finish_reason(text: str) -> FinishReason:
-    try:
-        return FinishReason(text)
-    except ValueError:
-        return FinishReason.UNKNOWN
-
-
-def _usage(usage: CompletionUsage) -> Usage:
-    """OpenAI's counts overlap (cached is part of prompt, reasoning part of completion); ours are disjoint."""
-    cached = (usage.prompt_tokens_details and usage.prompt_tokens_details.cached_tokens) or 0
-    reasoning = (usage.completion_tokens_details and usage.completion_tokens_details.reasoning_tokens) or 0
-    return Usage(
-        input_tokens=max(usage.prompt_tokens - cached, 0),
-        cached_input_tokens=cached,
-        output_tokens=max(usage.completion_tokens - reasoning, 0),
-        reasoning_tokens=reasoning,
-        source=UsageSource.REPORTED,
-    )
 
 
 def _retry_after(error: openai.RateLimitError) -> float | None:

@@ -14,6 +14,7 @@ from pointsman.values import (
     Decision,
     FinishReason,
     Message,
+    Messages,
     Reason,
     Role,
     Score,
@@ -27,7 +28,12 @@ Known = TypeVar("Known", bound=enum.StrEnum)
 
 
 def chat(conversation: Conversation, sampling: Mapping[str, Any]) -> chat_pb2.Chat:
-    """`sampling` holds fields of `Chat` under their own names."""
+    """`sampling` holds fields of `Chat` under their own names; they win over those of a conversation that is one."""
+    if isinstance(conversation, chat_pb2.Chat):
+        merged = chat_pb2.Chat()
+        merged.CopyFrom(conversation)
+        merged.MergeFrom(chat_pb2.Chat(**sampling))
+        return merged
     messages = [
         chat_pb2.Message(
             role=chat_pb2.Role.Value(f"ROLE_{message.role.name}"),
@@ -41,11 +47,13 @@ def chat(conversation: Conversation, sampling: Mapping[str, Any]) -> chat_pb2.Ch
 
 def answer(response: dispatcher_pb2.CompleteResponse) -> Answer:
     """A whole answer."""
+    first = response.choices[0] if response.choices else chat_pb2.Choice()
     return Answer(
+        response=response,
         request_id=response.request_id,
         decision=decision(response.decision),
-        content=response.content,
-        finish_reason=finish_reason(response.finish_reason),
+        content=first.content,
+        finish_reason=finish_reason(first.finish_reason),
         usage=usage(response.usage),
     )
 
@@ -73,6 +81,7 @@ def usage(message: chat_pb2.Usage) -> Usage:
     return Usage(
         input_tokens=message.input_tokens,
         cached_input_tokens=message.cached_input_tokens,
+        cache_write_tokens=message.cache_write_tokens,
         output_tokens=message.output_tokens,
         reasoning_tokens=message.reasoning_tokens,
         source=_known(UsageSource, chat_pb2.UsageSource, message.source, "USAGE_SOURCE_"),
@@ -84,9 +93,7 @@ def finish_reason(value: chat_pb2.FinishReason.ValueType) -> FinishReason:
     return _known(FinishReason, chat_pb2.FinishReason, value, "FINISH_REASON_")
 
 
-def score_request(
-    conversation: Conversation, scorer: str, strong_model: str, weak_model: str
-) -> scorer_pb2.ScoreRequest:
+def score_request(conversation: Messages, scorer: str, strong_model: str, weak_model: str) -> scorer_pb2.ScoreRequest:
     """The scorer knows one role for instructions, so that a developer message goes as a system message."""
     turns = [
         scorer_pb2.Turn(
@@ -134,7 +141,7 @@ def scorer_info(message: scorer_pb2.Scorer) -> ScorerInfo:
     )
 
 
-def _messages(conversation: Conversation) -> list[Message]:
+def _messages(conversation: Messages) -> list[Message]:
     return [Message(Role.USER, conversation)] if isinstance(conversation, str) else list(conversation)
 
 

@@ -21,7 +21,7 @@ import grpc.aio
 
 from pointsman import _translation as translation
 from pointsman._calls import PointsmanCallError, call_errors, open_channel
-from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.runtime.status import Violation
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 from pointsman.values import (
@@ -32,6 +32,7 @@ from pointsman.values import (
     Decision,
     FinishReason,
     Message,
+    Messages,
     Reason,
     Role,
     Sampling,
@@ -52,6 +53,7 @@ __all__ = [
     "DispatcherClient",
     "FinishReason",
     "Message",
+    "Messages",
     "PointsmanCallError",
     "Reason",
     "Role",
@@ -206,13 +208,15 @@ class AnswerStream:
                 event = await self._call.read()
             if event is grpc.aio.EOF:
                 raise _broken_stream("ended without a finish")
-            if event.HasField("delta"):
+            # Other choices, and pieces of tool calls, are in the answer of `complete`.
+            if event.HasField("delta") and event.delta.index == 0 and event.delta.content:
                 content: str = event.delta.content
                 return content
             if event.HasField("finished"):
                 self.decision = translation.decision(event.finished.decision)
                 self.usage = translation.usage(event.finished.usage)
-                self.finish_reason = translation.finish_reason(event.finished.finish_reason)
+                ends = event.finished.finish_reasons or [chat_pb2.FINISH_REASON_UNSPECIFIED]
+                self.finish_reason = translation.finish_reason(ends[0])
         raise StopAsyncIteration
 
 
@@ -226,7 +230,7 @@ class ScorerClient:
         self._timeout = timeout
 
     async def score(
-        self, conversation: Conversation, *, scorer: str = "", strong_model: str = "", weak_model: str = ""
+        self, conversation: Messages, *, scorer: str = "", strong_model: str = "", weak_model: str = ""
     ) -> Score:
         """The win probability of one conversation; what is left empty is the service's default.
 
@@ -239,7 +243,7 @@ class ScorerClient:
 
     async def batch_score(
         self,
-        conversations: Sequence[Conversation],
+        conversations: Sequence[Messages],
         *,
         scorer: str = "",
         strong_model: str = "",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+
 
 class Role(enum.StrEnum):
     """Who wrote a message. The values are OpenAI's."""
@@ -81,8 +83,11 @@ class Message:
     name: str = ""
 
 
-Conversation = str | Sequence[Message]
-"""Messages, oldest first; a plain string is one user message."""
+Messages = str | Sequence[Message]
+"""Oldest first; a plain string is one user message."""
+
+Conversation = Messages | chat_pb2.Chat
+"""Messages, or a `Chat`, which is sent as it is: with tools, images and all."""
 
 
 class Sampling(TypedDict, total=False):
@@ -130,6 +135,7 @@ class Usage:
 
     input_tokens: int
     cached_input_tokens: int
+    cache_write_tokens: int
     output_tokens: int
     reasoning_tokens: int
     source: UsageSource
@@ -137,13 +143,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer: the text and the end of its first choice. `response` holds everything else that came."""
 
     request_id: str
     decision: Decision
     content: str
     finish_reason: FinishReason
     usage: Usage
+    response: dispatcher_pb2.CompleteResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,8 @@ async def _load(settings: Settings, metrics: Metrics) -> list[ServedScorer]:
                 scorer,
                 metrics=metrics.loaded(name, scorer.artifact, scorer.golden_deviation),
                 max_queue=settings.max_queue,
+                # Room for one full call of them: they may hold a hundred times the text of others.
+                max_long_queue=settings.max_request_batch,
                 max_batch=settings.max_batch,
                 batch_wait=settings.batch_wait,
             )

@@ -82,13 +82,15 @@ class Batcher(Generic[Work, Result]):
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        run: computes a batch, one result per piece in order; called on the worker thread, one call at a time.
-        max_queue: pieces that may wait.
-        max_batch: pieces that may run together.
-        wait_seconds: how long an idle worker waits for a fuller batch.
-        observer: is told of batches and skipped work.
-        clock: seconds, monotonic; deadlines are read on it.
+        """Does not start anything yet.
+
+        Args:
+            run: computes a batch, one result per piece in order; called on the worker thread, one call at a time.
+            max_queue: pieces that may wait.
+            max_batch: pieces that may run together.
+            wait_seconds: how long an idle worker waits for a fuller batch.
+            observer: is told of batches and skipped work.
+            clock: seconds, monotonic; deadlines are read on it.
         """
         self._run = run
         self._max_queue = max_queue
@@ -119,7 +121,7 @@ class Batcher(Generic[Work, Result]):
             raise Overloaded(f"the queue is full ({len(self._waiting)} of {self._max_queue} conversations wait)")
         loop = asyncio.get_running_loop()
         now = self._clock()
-        items = [_Item[Work, Result](work, deadline, now, loop.create_future()) for work in works]
+        items: list[_Item[Work, Result]] = [_Item(work, deadline, now, loop.create_future()) for work in works]
         self._waiting.update(dict.fromkeys(items))
         if self._worker is None:
             self._worker = loop.create_task(self._work())

@@ -22,8 +22,8 @@ from scorer_service.preprocess import Encoded, Passage, Preprocessor, load_token
 GOLDEN_TOLERANCE: Final = 1e-4
 """Largest difference to a golden probability. Processors order float32 sums differently; a wrong file is far off."""
 
-_MAX_TOKENS_PER_RUN: Final = 16_384
-"""Padded tokens in one run of the graph: bounds its memory, about 300 MiB for a 6-layer encoder of width 384."""
+_MAX_TOKENS_PER_RUN: Final = 8_192
+"""Padded tokens in one run of the graph: bounds its memory. Attention of 12 heads over 16 × 512 tokens is 200 MiB."""
 
 _MAX_STRETCH: Final = 1.25
 """In one run, the longest input has at most this many times the tokens of the shortest: at most a fifth is padding."""

@@ -10,7 +10,7 @@ import grpc
 from pointsman.runtime.boundary import Boundary
 from pointsman.runtime.status import RichStatus, Violation
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
-from scorer_service.batching import Answer
+from scorer_service.batching import Answer, Batcher
 from scorer_service.errors import InvalidRequest, Loading, NotFound, PayloadTooLarge, ScorerError
 from scorer_service.metrics import Metrics
 from scorer_service.preprocess import Role, Turn
@@ -80,20 +80,20 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         asked = [self._question(request, at) for request, at in zip(requests, paths, strict=True)]
         remaining = context.time_remaining()
         deadline = None if remaining is None else self._clock() + remaining
-        rows_by_scorer: dict[ServedScorer, list[int]] = {}
-        for row, (scorer, _) in enumerate(asked):
-            rows_by_scorer.setdefault(scorer, []).append(row)
+        rows_by_lane: dict[Batcher[Question, Prediction], list[int]] = {}
+        for row, (scorer, question) in enumerate(asked):
+            rows_by_lane.setdefault(scorer.lane(question), []).append(row)
 
         responses: dict[int, scorer_pb2.ScoreResponse] = {}
         tickets = []
         try:
-            for scorer, rows in rows_by_scorer.items():
-                tickets.append(scorer.put([asked[row][1] for row in rows], deadline=deadline))
-            for (scorer, rows), ticket in zip(rows_by_scorer.items(), tickets, strict=True):
+            for lane, rows in rows_by_lane.items():
+                tickets.append(lane.put([asked[row][1] for row in rows], deadline=deadline))
+            for rows, ticket in zip(rows_by_lane.values(), tickets, strict=True):
                 for row, answer in zip(rows, await ticket.answers(), strict=True):
-                    responses[row] = _response(scorer, asked[row][1], answer, requests[row])
+                    responses[row] = _response(*asked[row], answer, requests[row])
         finally:
-            # Also when the caller went away, or a second scorer's queue was full: nothing may be run for nobody.
+            # Also when the caller went away, or a second lane was full: nothing may be run for nobody.
             for ticket in tickets:
                 ticket.withdraw()
         return [responses[row] for row in range(len(requests))]

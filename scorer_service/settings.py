@@ -70,7 +70,7 @@ class Settings:
     max_request_batch: int = setting(
         256,
         meaning="Conversations in one BatchScore call. More are refused with INVALID_ARGUMENT. Must not exceed "
-        "SCORER_MAX_QUEUE.",
+        "SCORER_MAX_QUEUE. Also how many very long conversations may wait, which is done apart from the others.",
         unit="conversations",
         minimum=1,
     )

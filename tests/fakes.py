@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+from dispatcher_service.answer import Choice, Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
-from dispatcher_service.chat import Chat, FinishReason
-from dispatcher_service.dispatch import Completion, Delta, UpstreamEnd
+from dispatcher_service.chat import Chat
 from dispatcher_service.errors import UpstreamError
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.pricing import Usage, UsageSource
@@ -24,7 +24,7 @@ class FakeScorer:
     calls: list[str] = field(default_factory=list)
 
     async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
-        self.calls.append(chat.messages[-1].texts[0])
+        self.calls.append(chat.messages[-1].text)
         if self.win_probability is None:
             return None
         return Prediction(
@@ -51,17 +51,16 @@ class FakeUpstream:
         self.models.append(deployment.model)
         if self.error is not None:
             raise self.error
-        return Completion(content="".join(self.parts), finish_reason=FinishReason.STOP, usage=self.usage)
+        choice = Choice(index=0, content="".join(self.parts), finish_reason=FinishReason.STOP)
+        return Completion(choices=(choice,), usage=self.usage)
 
-    async def stream(
-        self, deployment: Deployment, chat: Chat, *, timeout: float
-    ) -> AsyncGenerator[Delta | UpstreamEnd, None]:
+    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         self.models.append(deployment.model)
         try:
             for index, part in enumerate(self.parts):
                 if self.error is not None and index == self.error_after:
                     raise self.error
-                yield Delta(part)
-            yield UpstreamEnd(finish_reason=FinishReason.STOP, usage=self.usage)
+                yield Delta(content=part)
+            yield End(finish_reasons=(FinishReason.STOP,), usage=self.usage)
         finally:
             self.closed += 1

@@ -3,14 +3,16 @@
 import argparse
 import os
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 DATA_VARIABLE = "POINTSMAN_DATA"
+DEFAULT_ARTIFACT = Path(__file__).resolve().parents[1] / "scorer_service" / "artifacts" / "default"
 
 
 def add_commands(subparsers: Any) -> None:
-    """Add `train` to an argparse subparsers object; each sets `run`, a function from the arguments to an exit code."""
+    """Add the commands to an argparse subparsers object; each sets `run`, from the arguments to an exit code."""
     parser = subparsers.add_parser("train", help="train a router and write its artefact")
     parser.add_argument("--router", required=True, choices=["static"], help="kind of router")
     parser.add_argument("--out", required=True, type=Path, help="directory of the artefact, made or overwritten")
@@ -22,6 +24,12 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
     parser.set_defaults(run=train)
+
+    parser = subparsers.add_parser("dial", help="show the alpha and the cost of each share of strong calls")
+    parser.add_argument("--artifact", type=Path, default=DEFAULT_ARTIFACT, help="directory (default: the shipped one)")
+    parser.add_argument("--strong-usd", type=Decimal, default=Decimal(10), help="per million tokens (default: 10)")
+    parser.add_argument("--weak-usd", type=Decimal, default=Decimal("0.6"), help="per million tokens (default: 0.6)")
+    parser.set_defaults(run=dial)
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -41,6 +49,22 @@ def train(arguments: argparse.Namespace) -> int:
     print(f"{written.directory}: {written.manifest.router_kind} {written.version}")
     for name, metrics in written.manifest.metrics.items():
         print(f"  {name}: {metrics}")
+    return 0
+
+
+def dial(arguments: argparse.Namespace) -> int:
+    """Run `dial`. Returns the exit code; what goes wrong is one line on stderr."""
+    from rich.console import Console
+
+    from scorer_service.artifact import ArtifactError
+    from training.dial import show
+
+    try:
+        table = show(arguments.artifact, strong_usd=arguments.strong_usd, weak_usd=arguments.weak_usd)
+    except ArtifactError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    Console(highlight=False).print(table)
     return 0
 
 

@@ -29,9 +29,9 @@ def table(rows: Sequence[Routed], *, width: int) -> Table:
     shown.add_column("tenant", no_wrap=True)
     shown.add_column("prompt", overflow="ellipsis", no_wrap=True, width=max(width - _OTHER_COLUMNS, 16))
     shown.add_column("win\nprobability", justify="right", no_wrap=True)
-    shown.add_column("α", justify="right", no_wrap=True)
+    shown.add_column("α", justify="right", no_wrap=True, min_width=5)
     shown.add_column("model", no_wrap=True)
-    shown.add_column("cost", justify="right", no_wrap=True)
+    shown.add_column("cost", justify="right", no_wrap=True, min_width=9)
     for row in rows:
         decision = row.decision
         shown.add_row(

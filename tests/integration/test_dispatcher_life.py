@@ -96,7 +96,7 @@ async def test_a_scorer_that_hangs_costs_its_timeout_and_no_more(tmp_path: Path,
             try:
                 answer = await asyncio.wait_for(caller.complete("hello"), timeout=10)
                 assert answer.decision.reason == decision_pb2.REASON_SCORER_UNAVAILABLE
-                assert answer.content == f"{WEAK} says: hello"
+                assert answer.choices[0].content == f"{WEAK} says: hello"
             finally:
                 os.kill(scorer.pid, signal.SIGCONT)
             assert await _until_scored(caller, 10)

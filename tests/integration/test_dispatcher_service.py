@@ -118,8 +118,8 @@ async def test_cost_follows_from_the_reported_usage(caller: Caller) -> None:
     assert answer.decision.other_tier_cost_nano_usd == 28 * 600
     assert answer.decision.cost_source == decision_pb2.COST_SOURCE_REPORTED
     assert (answer.usage.input_tokens, answer.usage.cached_input_tokens) == (15, 5)
-    assert answer.content == f"{STRONG} says: hello"
-    assert answer.finish_reason == chat_pb2.FINISH_REASON_STOP
+    assert answer.choices[0].content == f"{STRONG} says: hello"
+    assert answer.choices[0].finish_reason == chat_pb2.FINISH_REASON_STOP
 
 
 async def test_a_stream_is_the_decision_then_the_text_then_the_cost(caller: Caller) -> None:
@@ -169,7 +169,7 @@ async def test_an_upstreams_error_has_its_status_and_details(
         status = decode(caught.value)
         assert status is not None
         assert (status.code, status.reason, status.retry_after) == (code, reason, retry_after)
-    assert (await caller.complete("hello")).content.endswith("says: hello")
+    assert (await caller.complete("hello")).choices[0].content.endswith("says: hello")
 
 
 async def test_the_callers_deadline_bounds_the_upstream(caller: Caller) -> None:
@@ -206,7 +206,7 @@ async def test_bad_input_names_its_field_and_the_next_answer_is_right(
     assert status is not None
     assert status.code is grpc.StatusCode.INVALID_ARGUMENT
     assert [violation.field for violation in status.violations] == [field]
-    assert (await caller.complete("hello", alpha=0.0)).content == f"{STRONG} says: hello"
+    assert (await caller.complete("hello", alpha=0.0)).choices[0].content == f"{STRONG} says: hello"
 
 
 async def test_an_override_that_the_policy_forbids_and_an_unknown_tenant_are_refused(

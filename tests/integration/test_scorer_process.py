@@ -18,6 +18,7 @@ from pointsman.scorer.v1 import scorer_pb2
 from pointsman.scorer.v1.scorer_pb2_grpc import ScorerServiceStub
 from scorer_service import artifact as artifacts
 from scorer_service.scorer import open_scorer
+from scorer_service.settings import SHIPPED_ARTIFACT
 from tests.artifacts import edit_file, edit_manifest, user, write
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually, run_to_end, scorer
 
@@ -108,6 +109,34 @@ async def test_reflection_is_offered_in_development_only(tiny: Path, mode: str, 
                     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
             finally:
                 call.cancel()
+
+
+async def test_the_shipped_artifact_is_served_by_default() -> None:
+    with scorer({}) as process:
+        async with _stub(process.grpc) as stub:
+            response = await stub.Score(_request("Prove that there are infinitely many primes."), timeout=10)
+            [listed] = (await stub.ListScorers(scorer_pb2.ListScorersRequest(), timeout=10)).scorers
+    shipped = open_scorer(SHIPPED_ARTIFACT)
+    text = "Prove that there are infinitely many primes."
+    expected = float(shipped.onnx.score([shipped.preprocessor.encode(user(text))])[0])
+    assert response.win_probability == pytest.approx(expected, abs=1e-6)
+    assert (listed.name, listed.version) == ("default", shipped.artifact.version)
+
+
+async def test_common_prompts_do_not_wait_for_long_ones() -> None:
+    with scorer({}) as process:
+        async with _stub(process.grpc) as stub:
+            long = [stub.Score(_request("日本" * 150_000), timeout=60) for _ in range(6)]  # seconds of tokenising
+            await asyncio.sleep(0.2)
+            mixed = scorer_pb2.BatchScoreRequest(
+                requests=[_request(), _request("a " * 20_000), _request("hello there")]
+            )
+            common = [await stub.Score(_request(), timeout=10) for _ in range(5)]
+            assert not any(call.done() for call in long[3:])
+            assert all([(await call).truncated for call in long])
+            batch = (await stub.BatchScore(mixed, timeout=10)).responses
+    assert [response.truncated for response in batch] == [False, True, False]
+    assert batch[0].win_probability == pytest.approx(common[0].win_probability, abs=1e-6)
 
 
 async def test_sigterm_under_load_finishes_what_is_in_flight(slow: Path) -> None:

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
+from dispatcher_service.answer import Delta, End, FinishReason, Origin
 from dispatcher_service.catalogue import Deployment
-from dispatcher_service.chat import Chat, FinishReason, Message, Role
-from dispatcher_service.dispatch import Delta, UpstreamEnd
+from dispatcher_service.chat import Chat, Message, Role, Text
 from dispatcher_service.errors import (
     UpstreamError,
     UpstreamRateLimited,
@@ -22,6 +23,8 @@ from tests.openai_server import OpenAIServer, openai_server
 
 # 20 prompt tokens of which 5 cached, 8 completion tokens of which 3 reasoning.
 USAGE = Usage(input_tokens=15, cached_input_tokens=5, output_tokens=5, reasoning_tokens=3, source=UsageSource.REPORTED)
+
+ORIGIN = Origin(completion_id="c-1", model="m-2026")
 
 
 @pytest.fixture
@@ -51,16 +54,18 @@ def deployment(server: OpenAIServer, base_url: str = "") -> Deployment:
     )
 
 
-def chat(text: str, **parameters: object) -> Chat:
-    return Chat(messages=(Message(Role.SYSTEM, ("Be brief.",)), Message(Role.USER, (text,))), **parameters)  # type: ignore[arg-type]
+def chat(text: str, **parameters: Any) -> Chat:
+    messages = (Message(Role.SYSTEM, (Text("Be brief."),)), Message(Role.USER, (Text(text),)))
+    return Chat(messages=messages, text_bytes=len(text), **parameters)
 
 
 async def test_an_answer_is_read_with_its_disjoint_token_classes(
     server: OpenAIServer, upstream: OpenAIUpstream
 ) -> None:
     completion = await upstream.complete(deployment(server), chat("hello"), timeout=5)
-    assert completion.content == "m-2026 says: hello"
-    assert (completion.finish_reason, completion.usage) == (FinishReason.STOP, USAGE)
+    [choice] = completion.choices
+    assert (choice.content, choice.finish_reason) == ("m-2026 says: hello", FinishReason.STOP)
+    assert (completion.usage, completion.origin) == (USAGE, ORIGIN)
 
 
 async def test_only_what_the_caller_set_is_sent(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
@@ -87,10 +92,10 @@ async def test_the_key_is_the_deployments_and_no_organization_leaks(
 async def test_a_stream_yields_deltas_and_then_its_end(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
     events = [event async for event in upstream.stream(deployment(server), chat("hello"), timeout=5)]
     assert events == [
-        Delta("m-2026 "),
-        Delta("says: "),
-        Delta("hello"),
-        UpstreamEnd(finish_reason=FinishReason.STOP, usage=USAGE),
+        Delta(content="m-2026 "),
+        Delta(content="says: "),
+        Delta(content="hello"),
+        End(finish_reasons=(FinishReason.STOP,), usage=USAGE, origin=ORIGIN),
     ]
 
 
@@ -98,7 +103,7 @@ async def test_a_stream_yields_deltas_and_then_its_end(server: OpenAIServer, ups
 async def test_missing_usage_is_none_not_zero(server: OpenAIServer, upstream: OpenAIUpstream, streaming: bool) -> None:
     if streaming:
         events = [event async for event in upstream.stream(deployment(server), chat("no usage"), timeout=5)]
-        assert isinstance(events[-1], UpstreamEnd)
+        assert isinstance(events[-1], End)
         assert events[-1].usage is None
     else:
         assert (await upstream.complete(deployment(server), chat("no usage"), timeout=5)).usage is None

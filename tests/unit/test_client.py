@@ -69,8 +69,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         return dispatcher_pb2.CompleteResponse(
             request_id=request.request_id or "made-here",
             decision=BILLED,
-            content="Because.",
-            finish_reason=chat_pb2.FINISH_REASON_STOP,
+            choices=[chat_pb2.Choice(content="Because.", finish_reason=chat_pb2.FINISH_REASON_STOP)],
             usage=USAGE,
         )
 
@@ -91,7 +90,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
             return
         yield response(
             finished=dispatcher_pb2.StreamFinished(
-                finish_reason=chat_pb2.FINISH_REASON_LENGTH, usage=USAGE, decision=BILLED
+                finish_reasons=[chat_pb2.FINISH_REASON_LENGTH], usage=USAGE, decision=BILLED
             )
         )
 
@@ -192,7 +191,12 @@ async def test_an_answer_comes_with_its_decision_usage_and_cost(dispatcher: tupl
         answer = await client.complete("Why?")
     assert (answer.request_id, answer.content, answer.finish_reason) == ("made-here", "Because.", FinishReason.STOP)
     assert answer.usage == Usage(
-        input_tokens=7, cached_input_tokens=5, output_tokens=3, reasoning_tokens=1, source=UsageSource.REPORTED
+        input_tokens=7,
+        cached_input_tokens=5,
+        cache_write_tokens=0,
+        output_tokens=3,
+        reasoning_tokens=1,
+        source=UsageSource.REPORTED,
     )
     assert answer.decision == Decision(
         tier=Tier.STRONG,

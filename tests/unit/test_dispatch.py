@@ -4,19 +4,22 @@ import dataclasses
 
 import pytest
 
+from dispatcher_service.answer import Delta
 from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
     FixedAlpha,
+    Model,
     OnScorerFailure,
     ScorerTarget,
     StrongCallShare,
     TenantPolicy,
 )
-from dispatcher_service.chat import Chat, Message, Request, Role
-from dispatcher_service.dispatch import Delta, Dispatcher, Finished, Started
+from dispatcher_service.chat import Chat, Image, Message, PartKind, Request, Role, Text
+from dispatcher_service.dispatch import Dispatcher, Finished, Started
 from dispatcher_service.errors import (
     Forbidden,
+    InvalidRequest,
     ScorerUnavailable,
     Unauthenticated,
     UpstreamRejected,
@@ -28,8 +31,8 @@ from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
 from tests.fakes import FakeScorer, FakeUpstream
 
-STRONG_PRICE = Price(input=10_000_000, cached_input=0, output=20_000_000, reasoning=0)
-WEAK_PRICE = Price(input=1_000_000, cached_input=0, output=2_000_000, reasoning=0)
+STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)
+WEAK_PRICE = Price(input=1_000_000, cached_input=0, cache_write=0, output=2_000_000, reasoning=0)
 # FakeUpstream reports 1000 input and 100 output tokens.
 STRONG_COST, WEAK_COST = 1000 * 10 + 100 * 20, 1000 * 1 + 100 * 2
 
@@ -41,6 +44,7 @@ def policy(**changes: object) -> TenantPolicy:
         dial=FixedAlpha(0.5),
         on_scorer_failure=OnScorerFailure.WEAK,
         allow_alpha_override=True,
+        extra_body_keys=frozenset({"top_k"}),
         scorer="",
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
@@ -50,7 +54,11 @@ class Bench:
     """A dispatcher over fakes, with what it recorded."""
 
     def __init__(
-        self, scorer: FakeScorer | None = None, upstream: FakeUpstream | None = None, **changes: object
+        self,
+        scorer: FakeScorer | None = None,
+        upstream: FakeUpstream | None = None,
+        small_part_tokens: dict[PartKind, int] | None = None,
+        **changes: object,
     ) -> None:
         self.scorer = scorer or FakeScorer()
         self.upstream = upstream or FakeUpstream()
@@ -72,7 +80,10 @@ class Bench:
         self.dispatcher = Dispatcher(
             catalogue=Catalogue(
                 scorer=ScorerTarget(address="unused", timeout=0.2),
-                prices={"big": STRONG_PRICE, "small": WEAK_PRICE},
+                models={
+                    "big": Model(name="big", price=STRONG_PRICE, part_tokens={PartKind.IMAGE: 1000}),
+                    "small": Model(name="small", price=WEAK_PRICE, part_tokens=small_part_tokens or {}),
+                },
                 deployments=deployments,
                 tenants={"t": policy(**changes)},
             ),
@@ -85,7 +96,7 @@ class Bench:
 
 
 def request(**changes: object) -> Request:
-    chat = Chat(messages=(Message(Role.USER, ("What is 2 + 2?",)),))
+    chat = Chat(messages=(Message(Role.USER, (Text("What is 2 + 2?"),)),), text_bytes=14)
     return dataclasses.replace(Request(tenant_id="t", chat=chat, request_id="r"), **changes)  # type: ignore[arg-type]
 
 
@@ -167,7 +178,7 @@ async def test_a_stream_starts_with_the_choice_and_ends_with_the_bill() -> None:
     bench = Bench(FakeScorer(0.9))
     events = [event async for event in bench.dispatcher.stream(request())]
     assert isinstance(events[0], Started)
-    assert events[1:-1] == [Delta("Hello"), Delta(" world")]
+    assert events[1:-1] == [Delta(content="Hello"), Delta(content=" world")]
     assert isinstance(events[-1], Finished)
     assert events[-1].bill.cost == STRONG_COST
     assert [outcome.status for outcome in bench.outcomes] == ["OK"]
@@ -184,11 +195,11 @@ async def test_a_caller_who_goes_away_is_billed_for_what_came_and_the_upstream_i
     bench = Bench(FakeScorer(0.9))
     events = bench.dispatcher.stream(request())
     await anext(events)
-    assert await anext(events) == Delta("Hello")
+    assert await anext(events) == Delta(content="Hello")
     await events.aclose()
     outcome = bench.outcomes[0]
     assert bench.upstream.closed == 1
-    assert (outcome.status, outcome.finish_reason) == ("CANCELLED", None)
+    assert (outcome.status, outcome.finish_reasons) == ("CANCELLED", ())
     assert outcome.bill is not None
     assert outcome.bill.cost == 4 * 10 + 2 * 20
 
@@ -239,3 +250,22 @@ async def test_every_request_is_recorded_exactly_once() -> None:
         ("StreamComplete", "OK"),
         ("Complete", "UNAUTHENTICATED"),
     ]
+
+
+async def test_a_part_that_either_model_does_not_take_is_refused_by_its_path() -> None:
+    chat = dataclasses.replace(
+        request().chat, messages=(Message(Role.USER, (Text("What is this?"), Image("https://example.com/a.png"))),)
+    )
+    with pytest.raises(
+        InvalidRequest, match=r"chat\.messages\[0\]\.content\[1\]: model small has no part_tokens\.image"
+    ):
+        await Bench().dispatcher.complete(request(chat=chat))
+    able = Bench(small_part_tokens={PartKind.IMAGE: 500})
+    assert (await able.dispatcher.complete(request(chat=chat))).choice.model == "big"
+
+
+async def test_extra_members_pass_only_if_the_tenants_policy_lists_them() -> None:
+    allowed = dataclasses.replace(request().chat, extra_body={"top_k": 5})
+    await Bench().dispatcher.complete(request(chat=allowed))
+    with pytest.raises(InvalidRequest, match="do not list 'best_of'"):
+        await Bench().dispatcher.complete(request(chat=dataclasses.replace(allowed, extra_body={"best_of": 2})))

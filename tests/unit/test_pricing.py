@@ -5,8 +5,14 @@ from hypothesis import strategies as st
 
 from dispatcher_service.pricing import Price, Usage, UsageSource, cost, estimate_usage
 
-# $2.50, $1.25, $10 and $12 per million tokens.
-PRICE = Price(input=2_500_000_000, cached_input=1_250_000_000, output=10_000_000_000, reasoning=12_000_000_000)
+# $2.50, $1.25, $3, $10 and $12 per million tokens.
+PRICE = Price(
+    input=2_500_000_000,
+    cached_input=1_250_000_000,
+    cache_write=3_000_000_000,
+    output=10_000_000_000,
+    reasoning=12_000_000_000,
+)
 
 
 def usage(**tokens: int) -> Usage:
@@ -14,13 +20,13 @@ def usage(**tokens: int) -> Usage:
 
 
 def test_every_token_class_has_its_own_price() -> None:
-    # By hand: 100 · 2,500 + 40 · 1,250 + 10 · 10,000 + 5 · 12,000 nano-USD.
-    tokens = usage(input_tokens=100, cached_input_tokens=40, output_tokens=10, reasoning_tokens=5)
-    assert cost(PRICE, tokens) == 250_000 + 50_000 + 100_000 + 60_000
+    # By hand: 100 · 2,500 + 40 · 1,250 + 2 · 3,000 + 10 · 10,000 + 5 · 12,000 nano-USD.
+    tokens = usage(input_tokens=100, cached_input_tokens=40, cache_write_tokens=2, output_tokens=10, reasoning_tokens=5)
+    assert cost(PRICE, tokens) == 250_000 + 50_000 + 6_000 + 100_000 + 60_000
 
 
 def test_a_fraction_of_a_nano_dollar_rounds_up_once_per_call() -> None:
-    third = Price(input=333_333, cached_input=0, output=333_333, reasoning=0)
+    third = Price(input=333_333, cached_input=0, cache_write=0, output=333_333, reasoning=0)
     assert cost(third, usage(input_tokens=1)) == 1
     # 2 · 333,333 / 10⁶ = 0.67: one rounding gives 1, a rounding per class would give 2.
     assert cost(third, usage(input_tokens=1, output_tokens=1)) == 1
@@ -43,5 +49,5 @@ def test_an_estimate_counts_one_token_per_four_bytes_rounded_up_and_says_so() ->
 
 
 def test_token_classes_sum_to_what_was_processed() -> None:
-    tokens = usage(input_tokens=1, cached_input_tokens=2, output_tokens=4, reasoning_tokens=8)
-    assert sum(tokens.by_class().values()) == 15
+    tokens = usage(input_tokens=1, cached_input_tokens=2, cache_write_tokens=16, output_tokens=4, reasoning_tokens=8)
+    assert sum(tokens.by_class().values()) == 31

@@ -74,7 +74,7 @@ def test_a_file_becomes_values(file: Path) -> None:
 
 def test_prices_are_exact_and_missing_classes_cost_what_their_kind_costs(file: Path) -> None:
     file.write_text(GOOD)
-    big, small = load_catalogue(file).prices["big"], load_catalogue(file).prices["small"]
+    big, small = [load_catalogue(file).models[name].price for name in ("big", "small")]
     assert (big.input, big.cached_input, big.output, big.reasoning) == (
         2_500_000_000,
         1_250_000_000,

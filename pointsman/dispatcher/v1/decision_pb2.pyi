@@ -244,7 +244,7 @@ class DecisionRecord(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
-    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    FINISH_REASONS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TOTAL_SECONDS_FIELD_NUMBER: _builtins.int
     SCORER_SECONDS_FIELD_NUMBER: _builtins.int
@@ -264,8 +264,6 @@ class DecisionRecord(_message.Message):
     """The ErrorInfo reason. Empty on success."""
     deployment: _builtins.str
     """The deployment that was called. Empty if none was."""
-    finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why the model stopped."""
     total_seconds: _builtins.float
     """Arrival to last byte. Unit: seconds."""
     scorer_seconds: _builtins.float
@@ -291,6 +289,10 @@ class DecisionRecord(_message.Message):
         """Tokens used. Unset if nothing was used."""
 
     @_builtins.property
+    def finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_chat_pb2.FinishReason.ValueType]:
+        """Why the model stopped: one per choice, by index."""
+
+    @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The caller's labels."""
 
@@ -306,7 +308,7 @@ class DecisionRecord(_message.Message):
         decision: Global___Decision | None = ...,
         deployment: _builtins.str = ...,
         usage: _chat_pb2.Usage | None = ...,
-        finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        finish_reasons: _abc.Iterable[_chat_pb2.FinishReason.ValueType] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         total_seconds: _builtins.float = ...,
         scorer_seconds: _builtins.float = ...,
@@ -317,7 +319,7 @@ class DecisionRecord(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "received_at", b"received_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "finish_reason", b"finish_reason", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "status", b"status", "tenant_id", b"tenant_id", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "finish_reasons", b"finish_reasons", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "status", b"status", "tenant_id", b"tenant_id", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

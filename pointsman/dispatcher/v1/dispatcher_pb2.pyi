@@ -96,35 +96,39 @@ class CompleteResponse(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
-    CONTENT_FIELD_NUMBER: _builtins.int
-    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's request id, or the one the dispatcher made."""
-    content: _builtins.str
-    """The answer's text."""
-    finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why the model stopped."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """Which model answered, why, and what it cost."""
 
     @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.Choice]:
+        """The answers, by index. One unless `chat.n` asked for more."""
+
+    @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
-        """Tokens used, by class."""
+        """Tokens used, by class, over all choices."""
+
+    @_builtins.property
+    def origin(self) -> _chat_pb2.Origin:
+        """What the upstream says of its answer."""
 
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         decision: _decision_pb2.Decision | None = ...,
-        content: _builtins.str = ...,
-        finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        choices: _abc.Iterable[_chat_pb2.Choice] | None = ...,
         usage: _chat_pb2.Usage | None = ...,
+        origin: _chat_pb2.Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "decision", b"decision", "finish_reason", b"finish_reason", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "decision", b"decision", "origin", b"origin", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -260,25 +264,79 @@ Global___StreamStarted: _TypeAlias = StreamStarted  # noqa: Y015
 
 @_typing.final
 class StreamDelta(_message.Message):
-    """StreamDelta is a piece of the answer."""
+    """StreamDelta is a piece of one choice. It is never empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    INDEX_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
+    REFUSAL_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """The choice that it belongs to."""
     content: _builtins.str
-    """Text to append. Never empty."""
+    """Text to append."""
+    refusal: _builtins.str
+    """Refusal to append."""
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
+        """Pieces of tool calls."""
+
+    @_builtins.property
+    def logprobs(self) -> _chat_pb2.Logprobs:
+        """Log probabilities of the tokens of this piece."""
+
     def __init__(
         self,
         *,
+        index: _builtins.int = ...,
         content: _builtins.str = ...,
+        refusal: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
+        logprobs: _chat_pb2.Logprobs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamDelta: _TypeAlias = StreamDelta  # noqa: Y015
+
+@_typing.final
+class ToolCallDelta(_message.Message):
+    """ToolCallDelta is a piece of a tool call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of the choice's calls it belongs to, from 0."""
+    id: _builtins.str
+    """The call's id. Set in its first piece."""
+    name: _builtins.str
+    """The function's name. Set in the first piece."""
+    arguments_json: _builtins.str
+    """Argument text to append."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "index", b"index", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
 
 @_typing.final
 class StreamFinished(_message.Message):
@@ -286,29 +344,37 @@ class StreamFinished(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    FINISH_REASONS_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
-    finish_reason: _chat_pb2.FinishReason.ValueType
-    """Why the model stopped."""
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_chat_pb2.FinishReason.ValueType]:
+        """Why the model stopped: one per choice, by index."""
+
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
-        """Tokens used, by class."""
+        """Tokens used, by class, over all choices."""
 
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """The decision again, now with its costs."""
 
+    @_builtins.property
+    def origin(self) -> _chat_pb2.Origin:
+        """What the upstream says of its answer."""
+
     def __init__(
         self,
         *,
-        finish_reason: _chat_pb2.FinishReason.ValueType = ...,
+        finish_reasons: _abc.Iterable[_chat_pb2.FinishReason.ValueType] | None = ...,
         usage: _chat_pb2.Usage | None = ...,
         decision: _decision_pb2.Decision | None = ...,
+        origin: _chat_pb2.Origin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reason", b"finish_reason", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

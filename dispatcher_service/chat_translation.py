@@ -1,0 +1,351 @@
+"""Conversations from protos to values, checked. Field paths in errors are those of the proto."""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from dispatcher_service.chat import (
+    OWNED_KEYS,
+    Audio,
+    Chat,
+    File,
+    Image,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    PartKind,
+    PlainFormat,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoiceMode,
+)
+from dispatcher_service.errors import InvalidRequest, PayloadTooLarge
+from pointsman.dispatcher.v1 import chat_pb2
+
+_ROLES: Final = {
+    chat_pb2.ROLE_SYSTEM: Role.SYSTEM,
+    chat_pb2.ROLE_DEVELOPER: Role.DEVELOPER,
+    chat_pb2.ROLE_USER: Role.USER,
+    chat_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
+    chat_pb2.ROLE_TOOL: Role.TOOL,
+}
+_KNOWN_ROLES: Final = ", ".join(chat_pb2.Role.Name(role) for role in _ROLES)
+_TOOL_CHOICES: Final = {
+    chat_pb2.TOOL_CHOICE_MODE_NONE: ToolChoiceMode.NONE,
+    chat_pb2.TOOL_CHOICE_MODE_AUTO: ToolChoiceMode.AUTO,
+    chat_pb2.TOOL_CHOICE_MODE_REQUIRED: ToolChoiceMode.REQUIRED,
+}
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_EFFORT: Final = re.compile(r"[a-z]{1,16}")
+_MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z0-9.+-]+")
+_MAX_STOP_SEQUENCES: Final = 4
+_MAX_TOOLS: Final = 128
+_MAX_METADATA: Final = 16
+
+
+def read_chat(chat: chat_pb2.Chat, *, max_bytes: int) -> Chat:
+    """Check a conversation and turn it into a value.
+
+    Raises:
+        InvalidRequest: a field cannot be used.
+        PayloadTooLarge: more than `max_bytes` in all.
+    """
+    if not chat.messages:
+        raise InvalidRequest("chat.messages", "add at least one message")
+    text_bytes, other_bytes = _sizes(chat)
+    if text_bytes + other_bytes > max_bytes:
+        total = text_bytes + other_bytes
+        raise PayloadTooLarge("chat.messages", f"{total} bytes of text and parts: shorten to at most {max_bytes}")
+    messages = tuple(_message(message, f"chat.messages[{index}]") for index, message in enumerate(chat.messages))
+    if not any(message.role is Role.USER and message.text.strip() for message in messages):
+        raise InvalidRequest("chat.messages", "no user message with text: add one, it is what gets routed")
+    tools = _tools(chat.tools)
+    return Chat(
+        messages=messages,
+        temperature=_optional(chat, "temperature", 0, 2),
+        top_p=_top_p(chat),
+        max_tokens=_whole(chat, "max_tokens", 1, 2**53),
+        stop=_stop(chat.stop),
+        seed=chat.seed if chat.HasField("seed") else None,
+        presence_penalty=_optional(chat, "presence_penalty", -2, 2),
+        frequency_penalty=_optional(chat, "frequency_penalty", -2, 2),
+        n=_whole(chat, "n", 1, 128),
+        logit_bias=_logit_bias(chat.logit_bias),
+        logprobs=chat.logprobs if chat.HasField("logprobs") else None,
+        top_logprobs=_top_logprobs(chat),
+        response_format=_response_format(chat),
+        tools=tools,
+        tool_choice=_tool_choice(chat, tools),
+        parallel_tool_calls=_parallel_tool_calls(chat),
+        reasoning_effort=_reasoning_effort(chat.reasoning_effort),
+        user=chat.user,
+        metadata=_metadata(chat.metadata),
+        extra_body=_extra_body(chat.extra_body_json),
+        text_bytes=text_bytes,
+    )
+
+
+def number(field: str, value: float, low: float, high: float) -> float:
+    """`value` if it lies in [low, high], which NaN does not; else InvalidRequest."""
+    if math.isnan(value) or not low <= value <= high:
+        raise InvalidRequest(field, f"{value:g} is outside [{low:g}, {high:g}]")
+    return value
+
+
+def _sizes(chat: chat_pb2.Chat) -> tuple[int, int]:
+    """Bytes of all that becomes prompt text, and bytes of parts that are not text."""
+    text, other = 0, 0
+    for message in chat.messages:
+        text += len(message.name.encode())
+        text += sum(len(call.name.encode()) + len(call.arguments_json.encode()) for call in message.tool_calls)
+        for part in message.content:
+            text += len(part.text.encode()) + len(part.refusal.encode())
+            other += len(part.image_url.url) + len(part.image.data) + len(part.audio.data)
+            other += len(part.file.inline.data)
+    for tool in chat.tools:
+        text += len(tool.name) + len(tool.description.encode()) + len(tool.parameters_json.encode())
+    schema = chat.response_format.json_schema
+    text += len(schema.name) + len(schema.description.encode()) + len(schema.schema_json.encode())
+    return text, other + len(chat.extra_body_json.encode())
+
+
+def _message(message: chat_pb2.Message, path: str) -> Message:
+    role = _ROLES.get(message.role)
+    if role is None:
+        raise InvalidRequest(f"{path}.role", f"{message.role} is no role: write one of {_KNOWN_ROLES}")
+    if message.tool_calls and role is not Role.ASSISTANT:
+        raise InvalidRequest(f"{path}.tool_calls", "only assistant messages call tools: remove them")
+    if bool(message.tool_call_id) != (role is Role.TOOL):
+        mend = "name the call that this answers" if role is Role.TOOL else "only tool messages have one: remove it"
+        raise InvalidRequest(f"{path}.tool_call_id", mend)
+    if not message.content and not message.tool_calls:
+        raise InvalidRequest(f"{path}.content", "add at least one part; its text may be empty")
+    return Message(
+        role=role,
+        parts=tuple(_part(part, role, f"{path}.content[{index}]") for index, part in enumerate(message.content)),
+        name=message.name,
+        tool_calls=tuple(
+            _tool_call(call, f"{path}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls)
+        ),
+        tool_call_id=message.tool_call_id,
+    )
+
+
+def _part(part: chat_pb2.ContentPart, role: Role, path: str) -> Part:
+    kind = part.WhichOneof("part")
+    if kind is None:
+        raise InvalidRequest(path, "a part without content: set one of its fields")
+    if kind == "text":
+        return Text(part.text)
+    if kind == "refusal":
+        if role is not Role.ASSISTANT:
+            raise InvalidRequest(f"{path}.refusal", "only assistant messages refuse: send text")
+        return Text(part.refusal, PartKind.REFUSAL)
+    if role is not Role.USER:
+        raise InvalidRequest(f"{path}.{kind}", "only user messages hold parts other than text: send text")
+    if kind == "image_url":
+        if not part.image_url.url.startswith(("https://", "http://", "data:")):
+            raise InvalidRequest(f"{path}.image_url.url", "write an http(s) or data URL")
+        return Image(part.image_url.url, part.image_url.detail)
+    if kind == "image":
+        return Image(_data_url(part.image.data, part.image.media_type, f"{path}.image"), part.image.detail)
+    if kind == "audio":
+        if part.audio.format not in ("wav", "mp3"):
+            raise InvalidRequest(f"{path}.audio.format", f"{part.audio.format!r} is unknown: write wav or mp3")
+        return Audio(_base64(part.audio.data, f"{path}.audio.data"), part.audio.format)
+    return _file(part.file, f"{path}.file")
+
+
+def _file(file: chat_pb2.File, path: str) -> File:
+    source = file.WhichOneof("source")
+    if source is None or (source == "file_id" and not file.file_id):
+        raise InvalidRequest(path, "set file_id or inline")
+    if source == "file_id":
+        return File(file_id=file.file_id)
+    if not file.inline.filename:
+        raise InvalidRequest(f"{path}.inline.filename", "name the file")
+    return File(
+        filename=file.inline.filename,
+        file_data=_data_url(file.inline.data, file.inline.media_type, f"{path}.inline"),
+    )
+
+
+def _data_url(data: bytes, media_type: str, path: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(media_type):
+        raise InvalidRequest(f"{path}.media_type", f"{media_type!r} is no media type: write one such as image/png")
+    return f"data:{media_type};base64,{_base64(data, f'{path}.data')}"
+
+
+def _base64(data: bytes, path: str) -> str:
+    if not data:
+        raise InvalidRequest(path, "empty: add the bytes")
+    return base64.b64encode(data).decode()
+
+
+def _tool_call(call: chat_pb2.ToolCall, path: str) -> ToolCall:
+    if not call.id:
+        raise InvalidRequest(f"{path}.id", "repeat the id that the model gave")
+    if not call.name:
+        raise InvalidRequest(f"{path}.name", "repeat the name that the model gave")
+    return ToolCall(id=call.id, name=call.name, arguments=call.arguments_json)
+
+
+def _tools(tools: Iterable[chat_pb2.Tool]) -> tuple[Tool, ...]:
+    read = tuple(_tool(tool, f"chat.tools[{index}]") for index, tool in enumerate(tools))
+    if len(read) > _MAX_TOOLS:
+        raise InvalidRequest("chat.tools", f"{len(read)} tools: keep at most {_MAX_TOOLS}")
+    names: set[str] = set()
+    for index, tool in enumerate(read):
+        if tool.name in names:
+            raise InvalidRequest(f"chat.tools[{index}].name", f"{tool.name!r} stands twice: rename one")
+        names.add(tool.name)
+    return read
+
+
+def _tool(tool: chat_pb2.Tool, path: str) -> Tool:
+    return Tool(
+        name=_name(tool.name, f"{path}.name"),
+        description=tool.description,
+        parameters=_json_object(tool.parameters_json, f"{path}.parameters_json") if tool.parameters_json else None,
+        strict=tool.strict if tool.HasField("strict") else None,
+    )
+
+
+def _name(name: str, path: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(path, f"{name[:64]!r} cannot be a name: write 1 to 64 letters, digits, _ or -")
+    return name
+
+
+def _tool_choice(chat: chat_pb2.Chat, tools: tuple[Tool, ...]) -> ToolChoiceMode | NamedTool | None:
+    if not chat.HasField("tool_choice"):
+        return None
+    if not tools:
+        raise InvalidRequest("chat.tool_choice", "there are no tools: add chat.tools, or remove it")
+    choice = chat.tool_choice
+    if choice.WhichOneof("choice") == "function":
+        if choice.function not in {tool.name for tool in tools}:
+            raise InvalidRequest("chat.tool_choice.function", f"{choice.function[:64]!r} is not among chat.tools")
+        return NamedTool(choice.function)
+    if choice.mode not in _TOOL_CHOICES:
+        raise InvalidRequest("chat.tool_choice", "set a mode or a function")
+    return _TOOL_CHOICES[choice.mode]
+
+
+def _parallel_tool_calls(chat: chat_pb2.Chat) -> bool | None:
+    if not chat.HasField("parallel_tool_calls"):
+        return None
+    if not chat.tools:
+        raise InvalidRequest("chat.parallel_tool_calls", "there are no tools: add chat.tools, or leave it unset")
+    return chat.parallel_tool_calls
+
+
+def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat | None:
+    if not chat.HasField("response_format"):
+        return None
+    kind = chat.response_format.WhichOneof("format")
+    if kind is None:
+        raise InvalidRequest("chat.response_format", "set text, json_object or json_schema")
+    if kind != "json_schema":
+        return PlainFormat(kind)
+    form, path = chat.response_format.json_schema, "chat.response_format.json_schema"
+    return JsonSchemaFormat(
+        name=_name(form.name, f"{path}.name"),
+        schema=_json_object(form.schema_json, f"{path}.schema_json"),
+        description=form.description,
+        strict=form.strict if form.HasField("strict") else None,
+    )
+
+
+def _extra_body(text: str) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    extra = _json_object(text, "chat.extra_body_json")
+    for key in extra:
+        if key in OWNED_KEYS:
+            raise InvalidRequest(
+                "chat.extra_body_json",
+                f"{key!r} belongs to a field of chat or to the dispatcher: remove it",
+            )
+    return extra
+
+
+def _json_object(text: str, path: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(path, f"not JSON ({error}): write a JSON object") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest(path, f"a JSON {type(value).__name__}: write a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    # RFC 8259 knows no NaN and Infinity, which Python's reader takes by default.
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _stop(stop: Iterable[str]) -> tuple[str, ...]:
+    sequences = tuple(stop)
+    if len(sequences) > _MAX_STOP_SEQUENCES:
+        raise InvalidRequest("chat.stop", f"{len(sequences)} sequences: keep at most {_MAX_STOP_SEQUENCES}")
+    for index, sequence in enumerate(sequences):
+        if not sequence:
+            raise InvalidRequest(f"chat.stop[{index}]", "empty: remove it")
+    return sequences
+
+
+def _logit_bias(biases: Mapping[int, int]) -> Mapping[int, int]:
+    for token, bias in biases.items():
+        number(f"chat.logit_bias[{token}]", bias, -100, 100)
+    return dict(biases)
+
+
+def _top_p(chat: chat_pb2.Chat) -> float | None:
+    if chat.HasField("top_p") and chat.top_p == 0:
+        raise InvalidRequest("chat.top_p", "0 leaves no token to choose: write more than 0, at most 1")
+    return _optional(chat, "top_p", 0, 1)
+
+
+def _top_logprobs(chat: chat_pb2.Chat) -> int | None:
+    top = _whole(chat, "top_logprobs", 0, 20)
+    if top is not None and not chat.logprobs:
+        raise InvalidRequest("chat.top_logprobs", "needs chat.logprobs: set that to true, or leave this unset")
+    return top
+
+
+def _reasoning_effort(effort: str) -> str:
+    if effort and not _EFFORT.fullmatch(effort):
+        raise InvalidRequest("chat.reasoning_effort", f"{effort[:20]!r}: write a word such as low, medium or high")
+    return effort
+
+
+def _metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    if len(metadata) > _MAX_METADATA:
+        raise InvalidRequest("chat.metadata", f"{len(metadata)} pairs: keep at most {_MAX_METADATA}")
+    for key, value in metadata.items():
+        if not 1 <= len(key) <= 64 or len(value) > 512:
+            raise InvalidRequest(f"chat.metadata[{key[:20]!r}]", "keys have 1 to 64, values at most 512 characters")
+    return dict(metadata)
+
+
+def _whole(chat: chat_pb2.Chat, field: str, low: int, high: int) -> int | None:
+    if not chat.HasField(field):  # type: ignore[arg-type]  # the stubs want a literal
+        return None
+    value: int = getattr(chat, field)
+    if not low <= value <= high:
+        bound = f"less than {low}: raise it" if value < low else f"more than {high}: lower it"
+        raise InvalidRequest(f"chat.{field}", f"{value} is {bound}, or leave it unset")
+    return value
+
+
+def _optional(chat: chat_pb2.Chat, field: str, low: float, high: float) -> float | None:
+    if not chat.HasField(field):  # type: ignore[arg-type]  # the stubs want a literal
+        return None
+    return number(f"chat.{field}", getattr(chat, field), low, high)

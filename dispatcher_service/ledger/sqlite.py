@@ -1,0 +1,424 @@
+"""The ledger in a SQLite file: the default of a single host, for one dispatcher process or several.
+
+*Durability*: write-ahead log with `synchronous=NORMAL`: what was granted or settled survives the kill of any process,
+and a power cut or kernel crash can lose the last moments (since the last checkpoint at most). `durable=True` is
+`synchronous=FULL`, which survives those too and costs some milliseconds per step instead of some microseconds.
+The file must lie on a local disk: SQLite's locks do not hold on network file systems.
+
+*Waiting*: a step takes microseconds, so it runs on the event loop itself. Another process's lock is not waited for
+inside SQLite, which would hold up the loop, but by trying again until `timeout`. Checkpoints, which wait for the disk,
+run in a thread.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from dispatcher_service.budget import Limit, Period, Windows, windows_at
+from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.ledger.contract import (
+    RETENTION,
+    SETTLED_RETENTION,
+    TOKEN_CLASSES,
+    WINDOWS_KEPT,
+    Attempt,
+    Balance,
+    Balances,
+    Charge,
+    ChargeSource,
+    Document,
+    Overrun,
+    OverrunCause,
+    Refusal,
+    Reservation,
+    Settled,
+    UsageRow,
+)
+from dispatcher_service.ledger.sqlite_schema import SchemaTooNewError, migrate
+from dispatcher_service.pricing import NanoUsd
+
+logger = logging.getLogger(__name__)
+
+_OPEN, _STARTED, _SETTLED, _RELEASED, _EXPIRED = range(5)
+_SWEEP = 256
+"""Reservations that one step expires or forgets at most, so that no step is long."""
+_RETRY_SECONDS = 0.001
+_CHECKPOINT_STEPS = 2_000
+"""Steps between two checkpoints of this process: some 20 MB of log."""
+_LAST_RESORT_PAGES = 100_000
+"""Log length at which SQLite checkpoints by itself, should the thread not have got there."""
+_PERIODS = tuple(Period)
+_NO_TOKENS = (0,) * len(TOKEN_CLASSES)
+
+_ONE_ACCOUNT = "SELECT period, spent, reserved, cap FROM windows WHERE tenant = ? AND period = {} AND start = ?"
+_ACCOUNTS = " UNION ALL ".join(_ONE_ACCOUNT.format(period) for period in range(3))
+_ADD_TO_ACCOUNTS = """
+    INSERT INTO windows VALUES (?, 0, ?, ?, ?, NULL), (?, 1, ?, ?, ?, NULL), (?, 2, ?, ?, ?, NULL)
+    ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved + excluded.reserved
+    RETURNING period, spent, reserved, cap
+"""
+_ADD_USAGE = """
+    INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, cost = cost + excluded.cost,
+        input = input + excluded.input, cached_input = cached_input + excluded.cached_input,
+        cache_write = cache_write + excluded.cache_write, output = output + excluded.output,
+        reasoning = reasoning + excluded.reasoning
+"""
+_ADD_OVERRUN = """
+    INSERT INTO overruns VALUES (?, ?, 1, ?)
+    ON CONFLICT DO UPDATE SET count = count + 1, amount = amount + excluded.amount
+"""
+_PUT_DOCUMENT = """
+    INSERT INTO documents VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, ends_ms = excluded.ends_ms
+"""
+
+_Account = tuple[NanoUsd, NanoUsd, NanoUsd | None]
+"""Spent, reserved, and the limit last enforced there."""
+_Accounts = list[_Account]
+_T = TypeVar("_T")
+
+
+class SqliteLedger:
+    """See `contract.Ledger`."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float], timeout: float = 2.0, durable: bool = False) -> None:
+        """Open or create the file.
+
+        Args:
+            path: the file; two more appear beside it (`-wal`, `-shm`).
+            clock: seconds since the epoch.
+            timeout: seconds to wait for other processes before `LedgerUnavailable`.
+            durable: also survive power cuts.
+
+        Raises:
+            LedgerUnavailable: it cannot be opened, or belongs to a version that this one must not run beside.
+        """
+        self._clock = clock
+        self._timeout = timeout
+        self._path = path
+        self._steps = 0
+        self._checkpoint: asyncio.Future[None] | None = None
+        try:
+            self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None)
+            # Only for a new file. A commit appends whole pages to the log, and the rows here are small.
+            self._db.execute("PRAGMA page_size = 1024")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_LAST_RESORT_PAGES}")
+            migrate(self._db)
+            # From here on locks are waited for in `_step`, off the event loop.
+            self._db.execute("PRAGMA busy_timeout = 0")
+        except (sqlite3.Error, SchemaTooNewError) as error:
+            raise LedgerUnavailable(f"{path}: {error}") from error
+
+    async def reserve(self, attempt: Attempt) -> Reservation | Refusal:
+        return await self._step(lambda now_ms: self._reserve(attempt, now_ms))
+
+    async def mark_started(self, reservation: Reservation) -> bool:
+        def step(now_ms: int) -> bool:
+            cursor = self._db.execute(
+                "UPDATE reservations SET state = ? WHERE id = ? AND state IN (?, ?) AND due_ms > ?",
+                (_STARTED, reservation.id, _OPEN, _STARTED, now_ms),
+            )
+            return cursor.rowcount == 1
+
+        return await self._step(step)
+
+    async def settle(self, reservation: Reservation, charge: Charge) -> Settled:
+        return await self._step(lambda now_ms: self._settle(reservation, charge, now_ms))
+
+    async def release(self, reservation: Reservation) -> bool:
+        def step(now_ms: int) -> bool:
+            cursor = self._db.execute(
+                "UPDATE reservations SET state = ?, due_ms = ? WHERE id = ? AND state IN (?, ?)",
+                (_RELEASED, now_ms + int(RETENTION * 1000), reservation.id, _OPEN, _STARTED),
+            )
+            if cursor.rowcount == 1:
+                starts = [window.start for window in reservation.windows]
+                self._add(reservation.tenant_id, starts, spent=0, reserved=-reservation.worst_case)
+            return cursor.rowcount == 1
+
+        return await self._step(step)
+
+    async def expire(self) -> int:
+        return await self._step(self._sweep)
+
+    async def balances(self, tenant_id: str) -> Balances:
+        def step(now_ms: int) -> Balances:
+            self._sweep(now_ms)
+            windows = windows_at(now_ms / 1000)
+            return _balances(windows, self._accounts(tenant_id, windows))
+
+        return await self._step(step)
+
+    async def overruns(self, tenant_id: str) -> Mapping[OverrunCause, Overrun]:
+        rows = await self._step(
+            lambda _: self._db.execute(
+                "SELECT cause, count, amount FROM overruns WHERE tenant = ?", (tenant_id,)
+            ).fetchall()
+        )
+        found = {cause: Overrun(count, amount) for cause, count, amount in rows}
+        return {cause: found.get(cause.value, Overrun(0, 0)) for cause in OverrunCause}
+
+    async def usage(self, first: date, last: date) -> list[UsageRow]:
+        rows = await self._step(
+            lambda _: self._db.execute(
+                "SELECT * FROM usage WHERE day BETWEEN ? AND ? AND (calls != 0 OR cost != 0) "
+                "ORDER BY tenant, day, model, source",
+                (_midnight(first), _midnight(last)),
+            ).fetchall()
+        )
+        return [
+            UsageRow(
+                tenant_id=tenant_id,
+                day=datetime.fromtimestamp(day, tz=UTC).date(),
+                model=model,
+                source=ChargeSource(source),
+                calls=calls,
+                cost=cost,
+                tokens=dict(zip(TOKEN_CLASSES, tokens, strict=True)),
+            )
+            for tenant_id, day, model, source, calls, cost, *tokens in rows
+        ]
+
+    async def get_document(self, tenant_id: str, name: str) -> Document | None:
+        return await self._step(lambda now_ms: self._document(tenant_id, name, now_ms))
+
+    async def put_document(
+        self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
+    ) -> bool:
+        def step(now_ms: int) -> bool:
+            known = self._document(tenant_id, name, now_ms)
+            if (known.version if known else 0) != expected:
+                return False
+            ends_ms = None if lifetime is None else now_ms + int(lifetime * 1000)
+            self._db.execute(_PUT_DOCUMENT, (tenant_id, name, expected + 1, body, ends_ms))
+            return True
+
+        return await self._step(step)
+
+    async def close(self) -> None:
+        if self._checkpoint is not None:
+            await self._checkpoint
+        self._db.close()
+
+    async def _step(self, step: Callable[[int], _T]) -> _T:
+        """Run `step(now in ms)` in a transaction that holds the file's write lock from its beginning."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.Error as error:
+                busy = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() >= deadline:
+                    raise LedgerUnavailable(f"SQLite: {error}") from error
+                await asyncio.sleep(_RETRY_SECONDS)
+        try:
+            # The clock is read under the lock: no other process can have gone on to a later window in between.
+            result = step(int(self._clock() * 1000))
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise LedgerUnavailable(f"SQLite: {error}") from error
+            raise
+        self._steps += 1
+        if self._steps % _CHECKPOINT_STEPS == 0 and (self._checkpoint is None or self._checkpoint.done()):
+            self._checkpoint = asyncio.get_running_loop().run_in_executor(None, self._copy_log)
+        return result
+
+    def _copy_log(self) -> None:
+        """Checkpoint: most of it beside the writers, then the rest under the lock, so that the log begins anew."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=0.1)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                db.execute("PRAGMA wal_checkpoint(RESTART)")
+        except sqlite3.Error:
+            logger.warning("a checkpoint of the ledger file failed: the log grows until one succeeds", exc_info=True)
+
+    def _reserve(self, attempt: Attempt, now_ms: int) -> Reservation | Refusal:
+        self._sweep(now_ms)
+        known = self._db.execute(
+            "SELECT tenant, model, worst_case, estimate, hour, expires_ms FROM reservations WHERE id = ?", (attempt.id,)
+        ).fetchone()
+        if known is not None:
+            tenant_id, model, worst_case, estimate, hour, expires_ms = known
+            windows = windows_at(hour)
+            balances = _balances(windows, self._accounts(tenant_id, windows))
+        else:
+            windows = windows_at(now_ms / 1000)
+            accounts = self._accounts(attempt.tenant_id, windows)
+            refusal = self._check(attempt, windows, accounts, now_ms)
+            if refusal is not None:
+                return refusal
+            model, worst_case, estimate = attempt.model, attempt.worst_case, attempt.estimate
+            expires_ms = now_ms + int(attempt.lifetime * 1000)
+            starts = [window.start for window in windows]
+            balances = _balances(windows, self._add(attempt.tenant_id, starts, spent=0, reserved=worst_case))
+            state = _STARTED if attempt.started else _OPEN
+            self._db.execute(
+                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
+                (attempt.id, attempt.tenant_id, model, state, worst_case, estimate, *starts, expires_ms, expires_ms),
+            )
+        return Reservation(
+            id=attempt.id,
+            tenant_id=attempt.tenant_id,
+            model=model,
+            worst_case=worst_case,
+            estimate=estimate,
+            expires_at=expires_ms / 1000,
+            balances=balances,
+        )
+
+    def _check(self, attempt: Attempt, windows: Windows, accounts: _Accounts, now_ms: int) -> Refusal | None:
+        """The refusal by the limit with the least left, `None` if all have room. Notes changed limits."""
+        limits = {limit.period: limit for limit in attempt.limits}
+        tightest: tuple[NanoUsd, Limit, Balance] | None = None
+        for period, (window, (spent, reserved, cap)) in enumerate(zip(windows, accounts, strict=True)):
+            limit = limits.get(window.period)
+            amount = None if limit is None else limit.amount
+            committed = spent + reserved
+            if amount != cap:
+                self._db.execute(
+                    "INSERT INTO windows VALUES (?, ?, ?, 0, 0, ?) ON CONFLICT DO UPDATE SET cap = excluded.cap",
+                    (attempt.tenant_id, period, window.start, amount),
+                )
+            if limit is None:
+                continue
+            if committed > limit.amount and (cap is None or cap > limit.amount):
+                overrun = (attempt.tenant_id, OverrunCause.LOWERED_LIMIT.value, committed - limit.amount)
+                self._db.execute(_ADD_OVERRUN, overrun)
+            left = limit.amount - committed
+            if attempt.worst_case > left and (tightest is None or left < tightest[0]):
+                tightest = left, limit, Balance(window, spent, reserved)
+        if tightest is None:
+            return None
+        return Refusal(limit=tightest[1], balance=tightest[2], needed=attempt.worst_case, now=now_ms / 1000)
+
+    def _settle(self, reservation: Reservation, charge: Charge, now_ms: int) -> Settled:
+        known = self._db.execute("SELECT state, charged FROM reservations WHERE id = ?", (reservation.id,)).fetchone()
+        # Forgotten or lost; the money is gone all the same.
+        state, charged = known or (_RELEASED, 0)
+        tenant_id, windows = reservation.tenant_id, reservation.windows
+        starts = [window.start for window in windows]
+        if state == _SETTLED:
+            return Settled(
+                charged=charged,
+                change=0,
+                repeated=True,
+                late=False,
+                overrun=None,
+                balances=_balances(windows, self._accounts(tenant_id, windows)),
+            )
+        late = state not in (_OPEN, _STARTED)
+        freed = 0 if late else reservation.worst_case
+        change = charge.cost - charged
+        accounts = self._add(tenant_id, starts, spent=change, reserved=-freed)
+        if state == _EXPIRED:
+            self._book(reservation, ChargeSource.EXPIRED, -1, -charged, _NO_TOKENS)
+        self._book(reservation, charge.source, 1, charge.cost, charge.counts())
+        due_ms = now_ms + int(SETTLED_RETENTION * 1000)
+        if known is None:
+            self._db.execute(
+                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (reservation.id, tenant_id, reservation.model, _SETTLED, reservation.worst_case, reservation.estimate,
+                 charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
+            )  # fmt: skip
+        else:
+            self._db.execute(
+                "UPDATE reservations SET state = ?, charged = ?, due_ms = ? WHERE id = ?",
+                (_SETTLED, charge.cost, due_ms, reservation.id),
+            )
+        cause = OverrunCause.LATE_SETTLE if late else OverrunCause.ABOVE_RESERVATION
+        growth = change - freed
+        excess = max(0 if cap is None else min(growth, spent + held - cap) for spent, held, cap in accounts)
+        if excess > 0:
+            self._db.execute(_ADD_OVERRUN, (tenant_id, cause.value, excess))
+        return Settled(
+            charged=charge.cost,
+            change=change,
+            repeated=False,
+            late=late,
+            overrun=(cause, excess) if excess > 0 else None,
+            balances=_balances(windows, accounts),
+        )
+
+    def _sweep(self, now_ms: int) -> int:
+        """Expire what is due and forget what is old; returns how many expired."""
+        due = self._db.execute(
+            "SELECT id, tenant, model, state, worst_case, estimate, hour, day, month FROM reservations "
+            "WHERE due_ms <= ? ORDER BY due_ms LIMIT ?",
+            (now_ms, _SWEEP),
+        ).fetchall()
+        expired = 0
+        for id_, tenant_id, model, state, worst_case, estimate, *starts in due:
+            if state not in (_OPEN, _STARTED):
+                self._db.execute("DELETE FROM reservations WHERE id = ?", (id_,))
+                continue
+            expired += 1
+            charged = estimate if state == _STARTED else 0
+            self._add(tenant_id, starts, spent=charged, reserved=-worst_case)
+            if state == _STARTED:
+                self._db.execute(
+                    _ADD_USAGE, (tenant_id, starts[1], model, ChargeSource.EXPIRED.value, 1, charged, *_NO_TOKENS)
+                )
+            self._db.execute(
+                "UPDATE reservations SET state = ?, charged = ?, due_ms = ? WHERE id = ?",
+                (_EXPIRED if state == _STARTED else _RELEASED, charged, now_ms + int(RETENTION * 1000), id_),
+            )
+        return expired
+
+    def _accounts(self, tenant_id: str, windows: Windows) -> _Accounts:
+        hour, day, month = windows
+        rows = self._db.execute(_ACCOUNTS, (tenant_id, hour.start, tenant_id, day.start, tenant_id, month.start))
+        found = {period: (spent, reserved, cap) for period, spent, reserved, cap in rows}
+        if 0 not in found:
+            self._forget_windows(tenant_id, hour.start)
+        return [found.get(period, (0, 0, None)) for period in range(3)]
+
+    def _forget_windows(self, tenant_id: str, now: int) -> None:
+        for period, kind in enumerate(_PERIODS):
+            self._db.execute(
+                "DELETE FROM windows WHERE tenant = ? AND period = ? AND start < ?",
+                (tenant_id, period, now - WINDOWS_KEPT[kind]),
+            )
+
+    def _add(self, tenant_id: str, starts: Iterable[int], *, spent: NanoUsd, reserved: NanoUsd) -> _Accounts:
+        values = [value for start in starts for value in (tenant_id, start, spent, reserved)]
+        # In SQLite the rows come in the order of VALUES, but it promises none.
+        rows = sorted(self._db.execute(_ADD_TO_ACCOUNTS, values).fetchall())
+        return [(spent, reserved, cap) for _, spent, reserved, cap in rows]
+
+    def _book(
+        self, reservation: Reservation, source: ChargeSource, calls: int, cost: NanoUsd, tokens: tuple[int, ...]
+    ) -> None:
+        day = reservation.windows[1].start
+        row = (reservation.tenant_id, day, reservation.model, source.value, calls, cost, *tokens)
+        self._db.execute(_ADD_USAGE, row)
+
+    def _document(self, tenant_id: str, name: str, now_ms: int) -> Document | None:
+        row = self._db.execute(
+            "SELECT version, body FROM documents WHERE tenant = ? AND name = ? AND (ends_ms IS NULL OR ends_ms > ?)",
+            (tenant_id, name, now_ms),
+        ).fetchone()
+        return None if row is None else Document(*row)
+
+
+def _balances(windows: Windows, accounts: _Accounts) -> Balances:
+    hour, day, month = (
+        Balance(window, spent, reserved) for window, (spent, reserved, _) in zip(windows, accounts, strict=True)
+    )
+    return hour, day, month
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())

@@ -1,0 +1,246 @@
+"""Between our values and OpenAI's chat completions: request bodies out, answers and pieces of answers in.
+
+The client library does not validate what it parses, so that an upstream that answers in another shape fails here, with
+ValueError, TypeError or AttributeError; `upstream` translates them.
+"""
+
+from typing import Any
+
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.completion_usage import CompletionUsage
+
+from dispatcher_service.answer import (
+    Choice,
+    Completion,
+    Delta,
+    FinishReason,
+    Logprobs,
+    Origin,
+    TokenLogprob,
+    ToolCallDelta,
+    TopLogprob,
+)
+from dispatcher_service.catalogue import Deployment
+from dispatcher_service.chat import (
+    Audio,
+    Chat,
+    File,
+    Image,
+    JsonSchemaFormat,
+    Message,
+    NamedTool,
+    Part,
+    PartKind,
+    Text,
+    Tool,
+    ToolCall,
+)
+from dispatcher_service.pricing import Usage, UsageSource
+
+
+def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
+    """The request's body: only what the caller has set."""
+    optional: dict[str, Any] = {
+        "temperature": chat.temperature,
+        "top_p": chat.top_p,
+        deployment.max_tokens_parameter: chat.max_tokens,
+        "stop": list(chat.stop) or None,
+        "seed": chat.seed,
+        "presence_penalty": chat.presence_penalty,
+        "frequency_penalty": chat.frequency_penalty,
+        "n": chat.n,
+        "logit_bias": {str(token): bias for token, bias in chat.logit_bias.items()} or None,
+        "logprobs": chat.logprobs,
+        "top_logprobs": chat.top_logprobs,
+        "response_format": _response_format(chat),
+        "tools": [_tool(tool) for tool in chat.tools] or None,
+        "tool_choice": _tool_choice(chat),
+        "parallel_tool_calls": chat.parallel_tool_calls,
+        "reasoning_effort": chat.reasoning_effort or None,
+        "user": chat.user or None,
+        "metadata": dict(chat.metadata) or None,
+        "extra_body": dict(chat.extra_body) or None,
+    }
+    return {
+        "model": deployment.upstream_model,
+        "messages": [_message(message) for message in chat.messages],
+        **{name: value for name, value in optional.items() if value is not None},
+    }
+
+
+def _message(message: Message) -> dict[str, Any]:
+    encoded: dict[str, Any] = {"role": message.role.value}
+    match message.parts:
+        case ():
+            pass  # an assistant message that only calls tools
+        case (Text(text, PartKind.TEXT),):
+            # One part goes as a plain string, which every compatible endpoint understands; several keep their borders.
+            encoded["content"] = text
+        case (Text(text, PartKind.REFUSAL),):
+            encoded["refusal"] = text
+        case parts:
+            encoded["content"] = [_part(part) for part in parts]
+    if message.name:
+        encoded["name"] = message.name
+    if message.tool_calls:
+        encoded["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        encoded["tool_call_id"] = message.tool_call_id
+    return encoded
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Text(text, kind):
+            return {"type": kind.value, kind.value: text}
+        case Image(url, detail):
+            return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
+        case Audio(data, sound):
+            return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
+        case File(file_id=file_id) if file_id:
+            return {"type": "file", "file": {"file_id": file_id}}
+        case File(filename=filename, file_data=file_data):
+            return {"type": "file", "file": {"filename": filename, "file_data": file_data}}
+
+
+def _response_format(chat: Chat) -> dict[str, Any] | None:
+    match chat.response_format:
+        case None:
+            return None
+        case JsonSchemaFormat() as form:
+            schema: dict[str, Any] = {"name": form.name, "schema": form.schema}
+            if form.description:
+                schema["description"] = form.description
+            if form.strict is not None:
+                schema["strict"] = form.strict
+            return {"type": "json_schema", "json_schema": schema}
+        case plain:
+            return {"type": plain.value}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(chat: Chat) -> str | dict[str, Any] | None:
+    match chat.tool_choice:
+        case None:
+            return None
+        case NamedTool(name):
+            return {"type": "function", "function": {"name": name}}
+        case mode:
+            return mode.value
+
+
+def read_completion(completion: ChatCompletion) -> Completion:
+    """A whole answer."""
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        raise ValueError("not a chat completion")
+    return Completion(
+        choices=tuple(_read_choice(choice) for choice in completion.choices),
+        usage=None if completion.usage is None else read_usage(completion.usage),
+        origin=read_origin(completion),
+    )
+
+
+def _read_choice(choice: Any) -> Choice:
+    message = choice.message
+    calls = tuple(
+        ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+        for call in message.tool_calls or ()
+    )
+    return Choice(
+        index=choice.index,
+        content=message.content or "",
+        refusal=message.refusal or "",
+        tool_calls=calls,
+        finish_reason=read_finish_reason(choice.finish_reason),
+        logprobs=_read_logprobs(choice.logprobs),
+    )
+
+
+def read_delta(choice: Any) -> Delta | None:
+    """The piece that one choice of a chunk brings; `None` if it brings nothing to show."""
+    piece = choice.delta
+    calls = tuple(
+        ToolCallDelta(
+            index=call.index,
+            id=call.id or "",
+            name=(call.function and call.function.name) or "",
+            arguments=(call.function and call.function.arguments) or "",
+        )
+        for call in piece.tool_calls or ()
+    )
+    logprobs = _read_logprobs(choice.logprobs)
+    if not (piece.content or piece.refusal or calls or logprobs):
+        return None
+    return Delta(
+        index=choice.index,
+        content=piece.content or "",
+        refusal=piece.refusal or "",
+        tool_calls=calls,
+        logprobs=logprobs,
+    )
+
+
+def read_finish_reason(text: str) -> FinishReason:
+    """OpenAI's word for it; a word that we do not know is `UNKNOWN`."""
+    try:
+        return FinishReason(text)
+    except ValueError:
+        return FinishReason.UNKNOWN
+
+
+def read_origin(answer: ChatCompletion | ChatCompletionChunk) -> Origin:
+    """What the upstream says of its answer."""
+    return Origin(
+        completion_id=answer.id or "", model=answer.model or "", system_fingerprint=answer.system_fingerprint or ""
+    )
+
+
+def read_usage(usage: CompletionUsage) -> Usage:
+    """OpenAI's counts overlap (cached is part of prompt, reasoning part of completion); ours are disjoint."""
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = (prompt and prompt.cached_tokens) or 0
+    written = (prompt and prompt.cache_write_tokens) or 0
+    reasoning = (completion and completion.reasoning_tokens) or 0
+    return Usage(
+        input_tokens=max(usage.prompt_tokens - cached - written, 0),
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=max(usage.completion_tokens - reasoning, 0),
+        reasoning_tokens=reasoning,
+        source=UsageSource.REPORTED,
+    )
+
+
+def _read_logprobs(logprobs: Any) -> Logprobs | None:
+    if logprobs is None or not (logprobs.content or logprobs.refusal):
+        return None
+    return Logprobs(
+        content=tuple(_token_logprob(token) for token in logprobs.content or ()),
+        refusal=tuple(_token_logprob(token) for token in logprobs.refusal or ()),
+    )
+
+
+def _token_logprob(token: Any) -> TokenLogprob:
+    return TokenLogprob(
+        token=token.token,
+        logprob=token.logprob,
+        token_bytes=_bytes(token.bytes),
+        top=tuple(TopLogprob(top.token, top.logprob, _bytes(top.bytes)) for top in token.top_logprobs or ()),
+    )
+
+
+def _bytes(values: list[int] | None) -> bytes | None:
+    return None if values is None else bytes(values)

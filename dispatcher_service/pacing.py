@@ -1,0 +1,296 @@
+"""Holding a share of strong calls, or a rate of spending, by moving alpha: threshold integration in percentile space.
+
+Let u = F(win_probability), F an estimate of the tenant's score distribution. A call goes strong iff u >= a, and after
+each free decision a <- a + η(x - ρ), where x is 1 for strong and 0 for weak and ρ is the target share; a starts at
+1 - ρ. The decision itself is `routing.decide` at `alpha = inf{s : F(s) >= a}`: 0 where a <= 0, `NEVER_STRONG` where
+a > 1. So a lies in [-ηρ, 1 + η(1 - ρ)] by itself, whatever F is, and telescoping gives, for any sequence of calls,
+
+    |Σ(x - ρ)| <= (1 + η)/η    over any window of free calls.
+
+With η = 5/W that is ±20 points of share in a window of W calls in the worst case; a few points are usual.
+
+*Forced decisions* (a sticky conversation, an override, no scorer, no money) move a too, but never beyond that range:
+otherwise a long run of them would be paid back by an equally long run of calls the other way. What is cut off is
+counted in `Integrator.dropped_strong` and `dropped_weak`, and the bound above holds plus that. Where several targets
+hold together, the highest alpha decides, and for a target that would have decided otherwise the decision
+is forced.
+
+*Money*: ρ becomes a rate. Per call x is its incremental cost, strong minus weak; between calls the limit allows
+`limit · Δt / window`, optionally shaped by the hour of the day, and the weak cost is taken off that. All is measured in
+`unit`, the running mean of incremental costs. An idle time is not saved up (a does not fall below its range), and where
+even all weak is too much a stays above 1 and `infeasible` says so. This paces; the ledger guarantees.
+
+*Replicas*: each decides on a `Lease`, a copy of the shared `Pace`, for at most `lease_calls` decisions, and then adds
+what it did with `merge`. Of R replicas each can be wrong by one lease L at each end of the range:
+|Σ(x - ρ)| <= (1 + η)/η + R·L. A single process does the same with itself: L is then how often F is refreshed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from dispatcher_service import routing
+from dispatcher_service.distribution import Distribution
+from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget, Target
+from dispatcher_service.pricing import NanoUsd
+from dispatcher_service.routing import NEVER_STRONG, Decision
+
+_UNIT_MEMORY = 200.0  # calls
+_MERGE_MEMORY = 20.0  # merges
+_SEED_SHARE = 0.25
+_MAX_VERSIONS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integrator:
+    """The state of one target.
+
+    Attributes:
+        level: a.
+        moved: by how much calls moved it since the lease began (credit for time is not in it).
+        unit: the mean incremental cost in nano-USD by which money is measured; 0 before the first call.
+        credited_until: up to when time has been credited, in seconds since the epoch; `None` before the first call.
+        weak: what the weak side of all calls cost since the lease began, in units.
+        weak_excess: running mean of weak cost minus allowance per merge, in units.
+        dropped_strong: calls' worth of strong excess that saturation cut off, so that it is not paid back.
+        dropped_weak: the same for weak excess. Idle time is not counted: nobody was forced.
+    """
+
+    level: float
+    moved: float = 0.0
+    unit: float = 0.0
+    credited_until: float | None = None
+    weak: float = 0.0
+    weak_excess: float = 0.0
+    dropped_strong: float = 0.0
+    dropped_weak: float = 0.0
+
+    @property
+    def infeasible(self) -> bool:
+        """All calls go weak, and still spending is faster than the target."""
+        return self.level > 1.0 and self.weak_excess > 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What the replicas of a tenant share: an integrator per target, a distribution per scorer version."""
+
+    integrators: Mapping[str, Integrator] = field(default_factory=dict)
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
+    references: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The quantiles each version published: what a later version's distribution is carried over from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One replica's view of a `Pace`, and what it did since it took it: `scores` by version, in `calls` decisions."""
+
+    pace: Pace
+    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    calls: int = 0
+
+    def exhausted(self, policy: PacingPolicy) -> bool:
+        """Whether it is time to merge."""
+        return self.calls >= policy.lease_calls
+
+
+def effective_alpha(lease: Lease, policy: PacingPolicy, reference: Reference, *, now: float) -> float:
+    """The alpha that the next free decision would be made with. Moves nothing.
+
+    Args:
+        reference: the scorer that makes the prediction.
+        now: seconds since the epoch.
+    """
+    distribution = _distribution(lease.pace, policy, reference)
+    return _alpha(_credited(lease.pace, policy, now), policy, distribution)
+
+
+def decide(
+    lease: Lease, policy: PacingPolicy, reference: Reference, win_probability: float, estimate: Estimate, *, now: float
+) -> tuple[Decision, Lease]:
+    """A free decision, and the lease after it. Arguments as for `effective_alpha`."""
+    pace = _with_version(lease.pace, policy, reference)
+    distribution = pace.distributions[reference.version]
+    credited = _credited(pace, policy, now)
+    decision = routing.decide(win_probability, alpha=_alpha(credited, policy, distribution))
+    strong = decision.tier is routing.Tier.STRONG
+    moved = {}
+    for target in policy.targets:
+        integrator = credited[target.key]
+        own = win_probability >= _target_alpha(integrator, target, distribution)
+        moved[target.key] = _called(integrator, target, policy.gain, strong, estimate, free=own == strong)
+    scores = dict(lease.scores)
+    scores[reference.version] = (*scores.get(reference.version, ()), win_probability)
+    pace = replace(pace, integrators={**pace.integrators, **moved})
+    return decision, Lease(pace=pace, scores=scores, calls=lease.calls + 1)
+
+
+def forced(lease: Lease, policy: PacingPolicy, *, strong: bool, estimate: Estimate, now: float) -> Lease:
+    """The lease after a decision that something else made."""
+    credited = _credited(lease.pace, policy, now)
+    moved = {
+        target.key: _called(credited[target.key], target, policy.gain, strong, estimate, free=False)
+        for target in policy.targets
+    }
+    pace = replace(lease.pace, integrators={**lease.pace.integrators, **moved})
+    return replace(lease, pace=pace, calls=lease.calls + 1)
+
+
+def settled(lease: Lease, policy: PacingPolicy, *, estimated: NanoUsd, actual: NanoUsd) -> Lease:
+    """The lease after a call turned out to cost something else than was estimated when it was decided."""
+    moved = {}
+    for target in policy.targets:
+        integrator = lease.pace.integrators.get(target.key)
+        if isinstance(target, SpendTarget) and integrator is not None and integrator.unit > 0:
+            step = policy.gain * (actual - estimated) / integrator.unit
+            moved[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
+    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+
+
+def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pace:
+    """The shared pace with a lease's doings added. Several leases may be merged in any order."""
+    integrators = dict(shared.integrators)
+    for key, mine in lease.pace.integrators.items():
+        theirs = integrators.get(key)
+        if theirs is None:
+            integrators[key] = mine
+            continue
+        integrators[key] = replace(
+            theirs,
+            level=theirs.level + mine.moved,
+            unit=mine.unit,
+            weak=mine.weak,
+            dropped_strong=theirs.dropped_strong + mine.dropped_strong,
+            dropped_weak=theirs.dropped_weak + mine.dropped_weak,
+        )
+    distributions = dict(shared.distributions)
+    for version, scores in lease.scores.items():
+        known = distributions.pop(version, lease.pace.distributions[version])
+        distributions[version] = known.observed(scores, memory=policy.memory)  # now the last: the latest in use
+    kept = list(distributions)[-_MAX_VERSIONS:]
+    references = {**shared.references, **lease.pace.references}
+    pace = Pace(
+        integrators=integrators,
+        distributions={version: distributions[version] for version in kept},
+        references={version: references[version] for version in kept},
+    )
+    merged = {target.key: _measured(pace, target, now) for target in policy.targets if target.key in integrators}
+    pace = replace(pace, integrators={**integrators, **merged})
+    return replace(pace, integrators={**pace.integrators, **_credited(pace, policy, now)})
+
+
+def lease_of(pace: Pace) -> Lease:
+    """A fresh lease: what it will have moved and dropped counts from zero."""
+    fresh = {
+        key: replace(integrator, moved=0.0, weak=0.0, dropped_strong=0.0, dropped_weak=0.0)
+        for key, integrator in pace.integrators.items()
+    }
+    return Lease(pace=replace(pace, integrators=fresh))
+
+
+def _range(target: Target, gain: float) -> tuple[float, float]:
+    """Where a may lie. Money has no fixed ρ: both ends stand one typical call beyond [0, 1]."""
+    if isinstance(target, ShareTarget):
+        return -gain * target.share, 1 + gain * (1 - target.share)
+    return -gain, 1 + gain
+
+
+def _initial(target: Target) -> Integrator:
+    # What share a rate of money will buy is not known yet: begin in the middle, it is found within 1/η calls.
+    return Integrator(level=1 - target.share if isinstance(target, ShareTarget) else 0.5)
+
+
+def _credited(pace: Pace, policy: PacingPolicy, now: float) -> dict[str, Integrator]:
+    """The integrators of the policy's targets, with time credited up to `now`."""
+    credited = {}
+    for target in policy.targets:
+        integrator = pace.integrators.get(target.key) or _initial(target)
+        if isinstance(target, SpendTarget):
+            integrator = _credit(integrator, target, policy.gain, now)
+        credited[target.key] = integrator
+    return credited
+
+
+def _credit(integrator: Integrator, target: SpendTarget, gain: float, now: float) -> Integrator:
+    since = integrator.credited_until
+    if since is None:
+        return replace(integrator, credited_until=now)
+    if now <= since or integrator.unit <= 0:
+        return integrator  # clocks of replicas differ a little: time that was credited is not taken back
+    allowance = target.allowed(since, now) / integrator.unit
+    stepped = _step(integrator, -gain * allowance, gain, *_range(target, gain))
+    return replace(integrator, level=stepped.level, credited_until=now)
+
+
+def _measured(pace: Pace, target: Target, now: float) -> Integrator:
+    """The integrator with `weak_excess` brought up to `now`, before time is credited up to then."""
+    integrator = pace.integrators[target.key]
+    if isinstance(target, ShareTarget) or integrator.credited_until is None or integrator.unit <= 0:
+        return integrator
+    excess = integrator.weak - target.allowed(integrator.credited_until, now) / integrator.unit
+    return replace(integrator, weak_excess=integrator.weak_excess + (excess - integrator.weak_excess) / _MERGE_MEMORY)
+
+
+def _called(
+    integrator: Integrator, target: Target, gain: float, strong: bool, estimate: Estimate, *, free: bool
+) -> Integrator:
+    """The integrator after one call."""
+    low, high = _range(target, gain)
+    if isinstance(target, ShareTarget):
+        step = gain * (strong - target.share)
+        if free:
+            return replace(integrator, level=integrator.level + step, moved=integrator.moved + step)
+        return _step(integrator, step, gain, low, high)
+    incremental = max(estimate.strong - estimate.weak, 1)
+    unit = integrator.unit + (incremental - integrator.unit) / _UNIT_MEMORY if integrator.unit > 0 else incremental
+    weak = estimate.weak / unit
+    stepped = _step(replace(integrator, unit=unit, weak=integrator.weak + weak), gain * weak, gain, low, high)
+    if not strong:
+        return stepped
+    # A free strong call may be far dearer than `unit` and overshoot the range: it alone can, since all weak follows.
+    return _step(stepped, gain * incremental / unit, gain, low, float("inf") if free else high)
+
+
+def _step(integrator: Integrator, step: float, gain: float, low: float, high: float) -> Integrator:
+    """Move the level, but not out of [low, high]; where it is outside already it is not pulled back."""
+    wanted = integrator.level + step
+    level = max(integrator.level, min(wanted, high)) if step > 0 else min(integrator.level, max(wanted, low))
+    cut = (wanted - level) / gain
+    return replace(
+        integrator,
+        level=level,
+        moved=integrator.moved + level - integrator.level,
+        dropped_strong=integrator.dropped_strong + max(cut, 0.0),
+        dropped_weak=integrator.dropped_weak + max(-cut, 0.0),
+    )
+
+
+def _alpha(integrators: Mapping[str, Integrator], policy: PacingPolicy, distribution: Distribution) -> float:
+    alphas = (_target_alpha(integrators[target.key], target, distribution) for target in policy.targets)
+    return max(policy.alpha, *alphas)
+
+
+def _target_alpha(integrator: Integrator, target: Target, distribution: Distribution) -> float:
+    if isinstance(target, ShareTarget) and target.share in (0.0, 1.0):
+        return NEVER_STRONG if target.share == 0.0 else 0.0  # exact, whatever F is
+    return NEVER_STRONG if integrator.level > 1.0 else distribution.quantile(integrator.level)
+
+
+def _distribution(pace: Pace, policy: PacingPolicy, reference: Reference) -> Distribution:
+    """The tenant's distribution under a scorer version; a new version starts a new one."""
+    known = pace.distributions.get(reference.version)
+    if known is not None:
+        return known
+    weight = policy.memory * _SEED_SHARE
+    if not pace.distributions:
+        return Distribution.seeded(reference.quantiles, weight=weight)
+    latest = list(pace.distributions)[-1]
+    old = pace.distributions[latest]
+    return old.carried_over(pace.references[latest], reference.quantiles, weight=weight)
+
+
+def _with_version(pace: Pace, policy: PacingPolicy, reference: Reference) -> Pace:
+    if reference.version in pace.distributions:
+        return pace
+    distributions = {**pace.distributions, reference.version: _distribution(pace, policy, reference)}
+    references = {**pace.references, reference.version: tuple(reference.quantiles)}
+    return replace(pace, distributions=distributions, references=references)
