@@ -11,7 +11,7 @@ from pointsman.client import Decision, Tier
 
 _NANO_PER_MICRO = 1_000
 _OTHER_COLUMNS = 60
-"""Characters that the columns beside the prompt take, with their padding."""
+"""Characters beside the prompt: tenant 8, win probability 11, alpha 5, model 14, cost 9, and 13 between them."""
 
 
 @dataclass(frozen=True, slots=True)

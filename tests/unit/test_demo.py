@@ -22,7 +22,7 @@ def routed(
 ) -> Routed:
     decision = Decision(
         tier=tier,
-        model=f"{tier}-model",
+        model=f"example-{tier}",
         reason=Reason.SCORER_UNAVAILABLE if win is None else Reason.BELOW_ALPHA,
         alpha=None if win is None else 0.6,
         alpha_source=AlphaSource.SHARE,
@@ -92,23 +92,33 @@ def test_shares_are_counted_per_tenant() -> None:
 
 def test_the_table_shows_prompt_win_probability_alpha_model_and_cost() -> None:
     rows = [
-        routed(Tier.WEAK, cost=1_234_567, other=1, prompt="Is [bold]this[/bold]\na prompt?", win=0.4321),
-        routed(Tier.WEAK, cost=1, other=1, win=None),
+        routed(Tier.STRONG, cost=1_234_567, other=1, prompt="Is [bold]this[/bold]\na prompt?", win=0.4321),
+        routed(Tier.STRONG, cost=1, other=1, win=None),
     ]
     console = Console(width=110)
     with console.capture() as captured:
         console.print(table(rows, width=110))
     first, second = [line.split() for line in captured.get().splitlines() if "research" in line]
-    assert first == ["research", "Is", "[bold]this[/bold]", "a", "prompt?", "0.432", "0.600", "weak-model", "$0.001235"]
-    assert second == ["research", "Why?", "—", "—", "weak-model", "$0.000000"]
+    assert first == [
+        "research",
+        "Is",
+        "[bold]this[/bold]",
+        "a",
+        "prompt?",
+        "0.432",
+        "0.600",
+        "example-strong",
+        "$0.001235",
+    ]
+    assert second == ["research", "Why?", "—", "—", "example-strong", "$0.000000"]
 
 
 def test_the_table_keeps_its_numbers_on_a_narrow_terminal() -> None:
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(table([routed(Tier.WEAK, cost=1_234_567, other=1, prompt="word " * 40)], width=80))
+        console.print(table([routed(Tier.STRONG, cost=1_234_567, other=1, prompt="word " * 40)], width=80))
     [line] = [line for line in captured.get().splitlines() if "research" in line]
-    assert line.split()[-4:] == ["0.500", "0.600", "weak-model", "$0.001235"]
+    assert line.split()[-4:] == ["0.500", "0.600", "example-strong", "$0.001235"]
 
 
 @pytest.mark.parametrize("models", [local_models("127.0.0.1:8080"), openai_models()], ids=["local", "openai"])
