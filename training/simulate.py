@@ -9,7 +9,7 @@ Two things are simpler than in service: calls come one after the other, and a ca
 where the ledger wants room for its worst case.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -120,9 +120,7 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
         estimate = costs.expected(call)
         decision = None
         if call.win_probability is not None and plan.pacing is not None:
-            decision, lease = pacing.decide(
-                lease, plan.pacing, reference, call.win_probability, estimate, now=call.at
-            )
+            decision, lease = pacing.decide(lease, plan.pacing, reference, call.win_probability, estimate, now=call.at)
         elif call.win_probability is not None:
             decision = routing.decide(call.win_probability, alpha=plan.alpha)
         elif plan.pacing is not None:
@@ -198,10 +196,8 @@ def by_calls(replay: Replay, length: int) -> list[WindowSummary]:
 
 def by_period(replay: Replay, period: Period) -> list[WindowSummary]:
     """The budget windows of a period that hold calls."""
-    window: Callable[[Result], BudgetWindow] = lambda result: window_at(period, result.call.at)  # noqa: E731
-    return [
-        _summary(tuple(results), start=found.start) for found, results in groupby(replay.results, key=window)
-    ]
+    found = groupby(replay.results, key=lambda result: window_at(period, result.call.at))
+    return [_summary(tuple(results), start=window.start) for window, results in found]
 
 
 def total(windows: Iterable[WindowSummary]) -> WindowSummary:

@@ -6,9 +6,13 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# The dispatcher's pure modules need the standard library only; numpy and the like are imported when the command runs.
+from dispatcher_service import routing
+from dispatcher_service.budget import Limit, OnExhausted, Period
+from dispatcher_service.pacing_targets import PacingPolicy, Reference, ShareTarget, SpendTarget
+from dispatcher_service.pricing import NANO_USD_PER_USD, Price
+
 if TYPE_CHECKING:
-    from dispatcher_service.budget import Limit, Period
-    from dispatcher_service.pricing import Price
     from training.simulate import Plan
     from training.streams import Call
 
@@ -24,16 +28,22 @@ class UsageError(Exception):
 
 def add_commands(subparsers: Any) -> None:
     """See `training.cli.add_commands`."""
-    parser = subparsers.add_parser("simulate", help="show what a target would do to a stream of calls", description=_ABOUT)
+    parser = subparsers.add_parser(
+        "simulate", help="show what a target would do to a stream of calls", description=_ABOUT
+    )
     source = parser.add_argument_group("calls").add_mutually_exclusive_group()
-    source.add_argument("--stream", default="iid", choices=["iid", "step", "ramp", "diurnal", "burst"], help="generated")
+    source.add_argument(
+        "--stream", default="iid", choices=["iid", "step", "ramp", "diurnal", "burst"], help="generated"
+    )
     source.add_argument("--log", type=Path, help="decision log: JSON lines")
     parser.add_argument("--tenant", help="with --log: this tenant's calls only")
     parser.add_argument("--calls", type=int, default=20_000, help="with --stream: how many (default: 20000)")
     parser.add_argument("--days", type=float, default=10.0, help="with --stream: over how long (default: 10)")
     parser.add_argument("--tokens", default="400,250", help="with --stream: median input,output tokens of a call")
     parser.add_argument("--seed", type=int, default=0, help="with --stream: of every random choice (default: 0)")
-    parser.add_argument("--strong-price", default="2.50,10.00", help="with --stream: USD per million input,output tokens")
+    parser.add_argument(
+        "--strong-price", default="2.50,10.00", help="with --stream: USD per million input,output tokens"
+    )
     parser.add_argument("--weak-price", default="0.15,0.60", help="with --stream: USD per million input,output tokens")
     target = parser.add_argument_group("target: a share, limits, or both")
     target.add_argument("--share", type=float, help="strong_call_share, in [0, 1]")
@@ -41,7 +51,9 @@ def add_commands(subparsers: Any) -> None:
         target.add_argument(f"--usd-per-{period}", type=_usd, help="limit; also paced unless --no-pace")
     target.add_argument("--no-pace", action="store_true", help="limits are hard caps only")
     target.add_argument("--on-exhausted", default="degrade", choices=["degrade", "reject"], help="(default: degrade)")
-    target.add_argument("--alpha", type=float, help="of the fixed plan beside it (default: what the share's quantile is)")
+    target.add_argument(
+        "--alpha", type=float, help="of the fixed plan beside it (default: what the share's quantile is)"
+    )
     target.add_argument("--gain", type=float, help="of the integrator (default: the dispatcher's)")
     parser.add_argument("--artifact", type=Path, help="directory whose quantiles are used (default: the shipped one)")
     parser.add_argument("--window", type=int, default=1000, help="calls per window of the report (default: 1000)")
@@ -68,7 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from dispatcher_service.pacing_targets import Reference
     from scorer_service import artifact
     from training import simulate, simulate_report
     from training.cli import DEFAULT_ARTIFACT
@@ -101,7 +112,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _calls(arguments: argparse.Namespace, reference: Any) -> "tuple[list[Call], str]":
+def _calls(arguments: argparse.Namespace, reference: Reference) -> "tuple[list[Call], str]":
     from training import streams
 
     if arguments.log is not None:
@@ -130,11 +141,8 @@ def _calls(arguments: argparse.Namespace, reference: Any) -> "tuple[list[Call], 
     return streams.generate(traffic, reference.quantiles), f"{arguments.calls:,} {arguments.stream} calls"
 
 
-def _plans(arguments: argparse.Namespace, reference: Any) -> "list[Plan]":
+def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
     """The plan that was asked for, and a fixed alpha under the same hard limits."""
-    from dispatcher_service import routing
-    from dispatcher_service.budget import OnExhausted
-    from dispatcher_service.pacing_targets import PacingPolicy, ShareTarget, SpendTarget
     from training.simulate import Plan
 
     limits = _limits(arguments)
@@ -153,7 +161,7 @@ def _plans(arguments: argparse.Namespace, reference: Any) -> "list[Plan]":
         names.append(f"share {arguments.share:g}")
     if not arguments.no_pace:
         targets += [SpendTarget(limit.amount, limit.period) for limit in limits]
-    names += [f"${limit.amount / 1e9:g} per {limit.period.value}" for limit in limits]
+    names += [f"${limit.amount / NANO_USD_PER_USD:g} per {limit.period.value}" for limit in limits]
     alpha = arguments.alpha
     if alpha is None:
         share = 0.5 if arguments.share is None else arguments.share
@@ -166,9 +174,7 @@ def _plans(arguments: argparse.Namespace, reference: Any) -> "list[Plan]":
     return [wanted, fixed]
 
 
-def _limits(arguments: argparse.Namespace) -> "tuple[Limit, ...]":
-    from dispatcher_service.budget import Limit, Period
-
+def _limits(arguments: argparse.Namespace) -> tuple[Limit, ...]:
     amounts = {period: getattr(arguments, f"usd_per_{period.value}") for period in Period}
     try:
         return tuple(Limit(period, _nano(usd)) for period, usd in amounts.items() if usd is not None)
@@ -176,15 +182,13 @@ def _limits(arguments: argparse.Namespace) -> "tuple[Limit, ...]":
         raise UsageError(str(error)) from error
 
 
-def _price(text: str, option: str) -> "Price":
-    from dispatcher_service.pricing import Price
-
+def _price(text: str, option: str) -> Price:
     into, out = (_nano(usd) for usd in _pair(text, option))
     return Price(input=into, cached_input=into, cache_write=into, output=out, reasoning=out)
 
 
 def _nano(usd: Decimal) -> int:
-    return int(usd * 1_000_000_000)
+    return int(usd * NANO_USD_PER_USD)
 
 
 def _pair(text: str, option: str) -> tuple[Decimal, Decimal]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
-from dispatcher_service.budget import NANO_USD_PER_USD, Period
+from dispatcher_service.budget import Period
+from dispatcher_service.pricing import NANO_USD_PER_USD
 from training.simulate import Replay, WindowSummary, by_calls, by_period, guarantee, share_of, spend_of, total
 
 _MAX_ROWS = 24
@@ -20,8 +21,7 @@ Windows = Mapping[str, Sequence[WindowSummary]]
 def windows_of(replays: Sequence[Replay], *, calls: int, period: Period | None) -> Windows:
     """Windows of every plan, of so many calls, or of a period where one is given."""
     return {
-        replay.plan.name: by_calls(replay, calls) if period is None else by_period(replay, period)
-        for replay in replays
+        replay.plan.name: by_calls(replay, calls) if period is None else by_period(replay, period) for replay in replays
     }
 
 
@@ -91,8 +91,8 @@ def bound_note(replay: Replay, window: int) -> str | None:
         return None
     points = 100 * min(guarantee(policy) / window, 1.0)
     return (
-        f"guaranteed for any calls: within ±{points:.1f} points of {share:.0%} in every window of {window:,} free calls "
-        f"(gain {policy.gain:g})"
+        f"guaranteed for any calls: within ±{points:.1f} points of {share:.0%} in every window of {window:,} free "
+        f"calls (gain {policy.gain:g})"
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -87,7 +87,7 @@ def generate(traffic: Traffic, quantiles: Sequence[float]) -> list[Call]:
     random = np.random.default_rng(traffic.seed)
     length = traffic.days * 86_400
     offsets, hardness = _arrivals(traffic.kind, traffic.calls, length, random)
-    percentiles = norm.cdf(random.standard_normal(traffic.calls) + hardness)
+    percentiles: Floats = norm.cdf(random.standard_normal(traffic.calls) + hardness)
     levels = np.linspace(0.0, 1.0, len(quantiles))
     win_probabilities = np.interp(percentiles, levels, np.asarray(quantiles))
     inputs = _counts(random, traffic.input_tokens, _INPUT_SPREAD, traffic.calls)
@@ -110,19 +110,26 @@ def _arrivals(kind: str, calls: int, length: float, random: np.random.Generator)
     if kind == "ramp":
         return even, _STEP * even / length
     if kind == "diurnal":
-        wave = lambda at: np.sin(2 * math.pi * (at / 86_400 - 0.5))  # noqa: E731
-        offsets = _thinned(lambda at: 0.55 + 0.45 * wave(at), calls, length, random)
-        return offsets, _SWING * wave(offsets)
+        offsets = _thinned(lambda at: 0.55 + 0.45 * _wave(at), calls, length, random)
+        return offsets, _SWING * _wave(offsets)
     if kind == "burst":
-        every = 86_400 / _BURSTS_PER_DAY
-        # In the middle of its part of the day, away from window borders.
-        inside = lambda at: np.abs(at % every - every / 2) < _BURST_SECONDS / 2  # noqa: E731
-        offsets = _thinned(lambda at: np.where(inside(at), 1.0, 1 / _BURST_RATE), calls, length, random)
-        return offsets, np.where(inside(offsets), _STEP, 0.0)
+        offsets = _thinned(lambda at: np.where(_in_burst(at), 1.0, 1 / _BURST_RATE), calls, length, random)
+        return offsets, np.where(_in_burst(offsets), _STEP, 0.0)
     raise ValueError(f"no such kind of stream: {kind}")
 
 
-def _thinned(rate: Any, calls: int, length: float, random: np.random.Generator) -> Floats:
+def _wave(at: Floats) -> Floats:
+    """A sine over the day, from its lowest at 06:00 to its highest at 18:00."""
+    return np.asarray(np.sin(2 * math.pi * (at / 86_400 - 0.5)))
+
+
+def _in_burst(at: Floats) -> NDArray[np.bool_]:
+    """Bursts stand in the middle of their part of the day, away from the borders of windows."""
+    every = 86_400 / _BURSTS_PER_DAY
+    return np.asarray(np.abs(at % every - every / 2) < _BURST_SECONDS / 2)
+
+
+def _thinned(rate: Callable[[Floats], Floats], calls: int, length: float, random: np.random.Generator) -> Floats:
     """Ascending times with a density in proportion to `rate(times)`, which lies in [0, 1]."""
     kept: list[Floats] = []
     missing = calls
@@ -148,7 +155,8 @@ class Log:
     unpriced: int
 
 
-_FREE_REASONS = ("REASON_AT_OR_ABOVE_ALPHA", "REASON_BELOW_ALPHA")
+# What a budget degraded, a threshold had decided before.
+_FREE_REASONS = ("REASON_AT_OR_ABOVE_ALPHA", "REASON_BELOW_ALPHA", "REASON_BUDGET_DEGRADED")
 
 
 def read_log(path: Path, *, tenant: str | None) -> Log:
@@ -188,7 +196,7 @@ def read_log(path: Path, *, tenant: str | None) -> Log:
     return Log(sorted(calls, key=lambda call: call.at), tuple(versions), unpriced)
 
 
-def _records(path: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+def _records(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
