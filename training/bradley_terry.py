@@ -43,7 +43,7 @@ def win_matrix(
     weight = np.ones(len(score)) if weights is None else np.asarray(weights, np.float64)
     cells = np.concatenate([a * models + b, b * models + a])
     won = np.concatenate([weight * score, weight * (1.0 - score)])
-    wins: Floats = np.bincount(cells, won, minlength=models * models)
+    wins = np.asarray(np.bincount(cells, won, minlength=models * models), np.float64)
     return wins.reshape(models, models)
 
 
