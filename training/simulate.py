@@ -1,9 +1,9 @@
 """What a target would have done to a stream of calls: the served code for pacing and deciding, run over it.
 
 A *plan* is what a tenant could set: a share, limits, a fixed alpha. Each decision is `pacing.decide` or
-`routing.decide` as the dispatcher calls them, with a lease that is merged as often as there. What the dispatcher does not know at
-decision time the simulation does not use either: a call's cost is expected to be the running mean of its tier's, and
-the difference is settled after it.
+`routing.decide` as the dispatcher calls them, with a lease that is merged as often as there. What the dispatcher does
+not know at decision time the simulation does not use either: a call's cost is expected to be the running mean of its
+tier's, and the difference is settled after it.
 
 Two things are simpler than in service: calls come one after the other, and a call fits a limit if its real cost does,
 where the ledger wants room for its worst case.
