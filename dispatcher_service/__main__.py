@@ -5,6 +5,8 @@ python -m dispatcher_service check-config FILE     check a configuration file, o
 python -m dispatcher_service --help                list the settings
 """
 
+import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -14,20 +16,30 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
 from dispatcher_service.catalogue import Catalogue
-from dispatcher_service.decision_log import DecisionLog
+from dispatcher_service.conversations import Conversations
+from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.ledger.contract import Ledger
+from dispatcher_service.ledger.opening import open_ledger
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.rendering import record_json
+from dispatcher_service.record_metrics import RecordMetrics
+from dispatcher_service.record_store import RecordStore
+from dispatcher_service.recorder import Recorder
+from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records_servicer import RecordServicer
+from dispatcher_service.redaction import Redact
 from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.upstream import OpenAIUpstream
-from pointsman.dispatcher.v1 import dispatcher_pb2_grpc
+from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
 
@@ -59,11 +71,10 @@ async def _serve(settings: Settings) -> None:
     catalogue = _load(settings.config)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
+    record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
     notices = Notices()
-    try:
-        decision_log = DecisionLog(settings.decision_log)
-    except OSError as error:
-        raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
+    ledger = _open_ledger(settings.ledger)
+    store = RecordStore(ledger, retention=settings.decision_retention)
     try:
         upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
     except KeyError as error:
@@ -72,14 +83,25 @@ async def _serve(settings: Settings) -> None:
         ) from error
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
+    recorder = Recorder(
+        lines=_open_decision_log(settings),
+        store=store,
+        catalogue=lambda: catalogue,
+        scorer=scorer,
+        redact=_load_redaction(settings.redaction),
+        lost=record_metrics.lost,
+        shadowed=record_metrics.shadowed,
+        trace_id=lambda: "",
+        max_queue=settings.record_queue,
+    )
+
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
-        if decision_log.enabled:
-            decision_log.write(record_json(outcome))
+        recorder.record(outcome)
 
-    servicer = DispatcherServicer(
-        dispatcher=Dispatcher(
+    conversations = Conversations(
+        Dispatcher(
             catalogue=catalogue,
             scorer=scorer,
             upstream=upstream,
@@ -87,26 +109,48 @@ async def _serve(settings: Settings) -> None:
             clock=time.monotonic,
             wall_clock=time.time,
         ),
-        auth=TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None),
+        documents=ledger,
+        catalogue=lambda: catalogue,
+        observe=record_metrics.conversation_store,
+    )
+    auth = TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None)
+    servicer = DispatcherServicer(
+        dispatcher=conversations,
+        auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
     )
+    record_servicer = RecordServicer(
+        store=store,
+        recorder=recorder,
+        auth=auth,
+        catalogue=lambda: catalogue,
+        metrics=metrics,
+        wall_clock=time.time,
+    )
+    recording = asyncio.create_task(recorder.run())
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
+        records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer each tenant's policy answers."""
 
     async def close() -> None:
+        await conversations.close()
+        recording.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await recording
+        await recorder.close()
         await scorer.close()
         await upstream.close()
-        decision_log.close()
+        await ledger.close()
 
     await serve(
         ServerSpec(
             service="dispatcher",
-            grpc_services=[SERVICE],
+            grpc_services=[SERVICE, RECORD_SERVICE],
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             registry=registry,
@@ -127,6 +171,37 @@ def _load(config: str) -> Catalogue:
             return load_catalogue(path)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _open_ledger(url: str) -> Ledger:
+    try:
+        return open_ledger(url)
+    except (ValueError, LedgerUnavailable) as error:
+        raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
+
+
+def _open_decision_log(settings: Settings) -> Lines | None:
+    destination = settings.decision_log
+    if destination == "none":
+        return None
+    if destination == "stdout":
+        return StdoutLines()
+    try:
+        return FileLines(
+            Path(destination),
+            max_bytes=settings.decision_log_max_bytes,
+            max_age=settings.decision_log_max_age,
+            keep=settings.decision_log_keep,
+        )
+    except OSError as error:
+        raise StartError(f"DISPATCHER_DECISION_LOG={destination}: {error.strerror}") from error
+
+
+def _load_redaction(path: str) -> Redact:
+    try:
+        return redaction.load(path)
+    except ValueError as error:
+        raise StartError(f"DISPATCHER_REDACTION={error}") from error
 
 
 def _check_config(path: Path) -> int:

@@ -5,6 +5,7 @@
     │   └── PayloadTooLarge       INVALID_ARGUMENT   too much text
     ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
     ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
+    ├── NotFound                  NOT_FOUND          what is asked about is not there, or not there any more
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
@@ -62,6 +63,13 @@ class Forbidden(PointsmanError):
 
     status = "PERMISSION_DENIED"
     reason = "FORBIDDEN"
+
+
+class NotFound(PointsmanError):
+    """What is asked about is not there, or belongs to someone else: the caller is not told which."""
+
+    status = "NOT_FOUND"
+    reason = "NOT_FOUND"
 
 
 class BudgetExhausted(PointsmanError):
