@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
 from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import DecisionLog
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.metrics import Metrics
@@ -65,11 +66,9 @@ async def _serve(settings: Settings) -> None:
     except OSError as error:
         raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
     try:
-        upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
-    except KeyError as error:
-        raise StartError(
-            f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
-        ) from error
+        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
     def record(outcome: Outcome) -> None:

@@ -178,6 +178,7 @@ class Catalogue:
     deployments: Mapping[str, tuple[Deployment, ...]]
     """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+    retries: RetryPolicy = RetryPolicy()
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

@@ -5,7 +5,6 @@ any more, or holds nothing usable, leaves the last good value in place: that is 
 """
 
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -89,7 +88,7 @@ class _MountedFile:
             OSError, ValueError: it never could be read.
         """
         try:
-            status = os.stat(self._path)
+            status = self._path.stat()
             # A mounted secret is swapped by a symbolic link: the inode changes even where time and size do not.
             version = status.st_ino, status.st_mtime_ns, status.st_size
             if version != self._seen:

@@ -3,9 +3,9 @@
 A request has a *route*: its model's deployments, then those of the model's `fallbacks`, then, where the tenant's policy
 allows it, those of the other tier's model. In a tool loop the model never changes, so that the route ends with the
 first *leg*. Within a leg every deployment is tried once before any is tried again, and none more often than
-`RetryPolicy.tries`; then the next leg begins. A leg whose deployments ask to be left alone (Retry-After, an open breaker)
-is passed over while another leg is left; when none is, the deployment that is due first is waited for, if that is within
-`max_backoff` and the caller's deadline. Otherwise the caller is told when to come back.
+`RetryPolicy.tries`; then the next leg begins. A leg whose deployments ask to be left alone (Retry-After, an open
+breaker) is passed over while another leg is left; when none is, the deployment that is due first is waited for, if that
+is within `max_backoff` and the caller's deadline. Otherwise the caller is told when to come back.
 """
 
 import enum

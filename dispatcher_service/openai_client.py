@@ -4,8 +4,7 @@ Switched off are its retries (ours to decide and to count), the redirects that i
 headers that it takes from the environment, and its habit of reading whatever length an upstream sends.
 """
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 from urllib.parse import quote
 
 import httpx2
@@ -73,6 +72,6 @@ class _Bounded(httpx2.AsyncByteStream):
         await self._inner.aclose()
 
 
-def omit_key(headers: dict[str, str]) -> dict[str, Any]:
-    """The headers of a call, without the client's stand-in for a key where there is none of ours."""
-    return headers if "authorization" in headers else {**headers, "authorization": openai.Omit()}
+def call_headers(ours: Mapping[str, str]) -> dict[str, str | openai.Omit]:
+    """The headers of a call, with the client's stand-in for a key left out where there is none of ours."""
+    return {"authorization": openai.Omit(), **ours}

@@ -1,9 +1,9 @@
 """An OpenAI-compatible HTTP server that fails in every way that networks and model servers do.
 
-As a process: `python -m tests.faulty_server`, which prints one JSON line with its address. A deployment chooses how it
-behaves by its base URL, `http://HOST:PORT/BEHAVIOUR/v1`; the behaviour `asked` obeys the request's own `metadata.fault`,
-so that one configuration serves every case and `ok` can stand beside it as the fallback. Azure's form of the URL,
-`/BEHAVIOUR/openai/deployments/NAME/chat/completions`, is served too.
+As a process, `python -m tests.faulty_server`, it writes one JSON line with its address to standard error. A deployment
+chooses how it behaves by its base URL, `http://HOST:PORT/BEHAVIOUR/v1`; the behaviour `asked` obeys the request's own
+`metadata.fault`, so that one configuration serves every case and `ok` can stand beside it as the fallback. Azure's form
+of the URL, `/BEHAVIOUR/openai/deployments/NAME/chat/completions`, is served too.
 
 `GET /calls` lists the calls that ended, with monotonic times, which are comparable between the processes of a machine.
 """
@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ FAULTS = (
 )  # fmt: skip
 """Every behaviour but `ok`. `NAME:SECONDS` sets the Retry-After or the silence of those that have one."""
 
+_STATUSES = {"rate_limited": 429, "server_error": 500, "bad_request": 400, "unauthorized": 401}
+_MIDWAY = ("stall", "reset_midway", "malformed_midway", "error_event", "early_close")
+_TORN = '{"id": "c-1", "choices": [{"ind'
 FOREVER = 600.0
 RETRY_AFTER = 1.0
 HUGE_BYTES = 3_000_000
@@ -122,24 +126,18 @@ class _Exchange:
         self._script = script
 
     async def run(self) -> web.StreamResponse:
-        match self._fault:
-            case "rate_limited":
-                return self._error(429, {"retry-after": f"{self._seconds or RETRY_AFTER:g}"})
-            case "server_error":
-                return self._error(500)
-            case "bad_request":
-                return self._error(400)
-            case "unauthorized":
-                return self._error(401)
-            case "reset":
-                return self._reset()
-            case "wrong_content_type":
-                return web.Response(text="<html>Please log in to the hotel network.</html>", content_type="text/html")
-            case "slow_first_token":
-                await asyncio.sleep(self._seconds or FOREVER)
+        if self._fault in _STATUSES:
+            return self._error(_STATUSES[self._fault])
+        if self._fault == "reset":
+            return self._reset()
+        if self._fault == "wrong_content_type":
+            return web.Response(text="<html>Please log in to the hotel network.</html>", content_type="text/html")
+        if self._fault == "slow_first_token":
+            await asyncio.sleep(self._seconds or FOREVER)
         return await (self._stream() if self._body.get("stream") else self._whole())
 
-    def _error(self, status: int, headers: dict[str, str] | None = None) -> web.Response:
+    def _error(self, status: int) -> web.Response:
+        headers = {"retry-after": f"{self._seconds or RETRY_AFTER:g}"} if status == 429 else {}
         error = {"message": f"HTTP {status} as asked", "type": "test", "param": None, "code": None}
         return web.json_response({"error": error}, status=status, headers=headers)
 
@@ -158,7 +156,7 @@ class _Exchange:
         content = "x" * HUGE_BYTES if self._fault == "huge_chunk" else ANSWER
         choices = [
             {"index": index, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
-            for index in range(self._body.get("n") or 1)
+            for index in range(self._choices)
         ]
         answer = self._envelope("chat.completion", choices)
         if self._fault != "no_usage":
@@ -188,45 +186,52 @@ class _Exchange:
         async def event(data: str) -> None:
             await response.write(f"data: {data}\n\n".encode())
 
-        async def chunk(choices: list[dict[str, Any]], **more: Any) -> None:
-            await event(json.dumps(self._envelope("chat.completion.chunk", choices) | more))
-
-        if self._fault == "scripted":
-            for scripted in self._script.pop(0)["chunks"]:
-                await event(json.dumps(scripted))
-            await event("[DONE]")
-            return response
         if self._fault == "malformed":
-            await event('{"id": "c-1", "choices": [{"ind')
+            await event(_TORN)
             return response
-        indices = range(self._body.get("n") or 1)
-        await chunk([{"index": i, "delta": {"role": "assistant", "content": ""}, "finish_reason": None} for i in indices])
         words = ("x" * HUGE_BYTES,) if self._fault == "huge_chunk" else WORDS
-        for number, word in enumerate(words):
-            if number == 2:
-                match self._fault:
-                    case "stall":
-                        await asyncio.sleep(self._seconds or FOREVER)
-                    case "reset_midway":
-                        # What was written must be on its way, or the reset would swallow it.
-                        await asyncio.sleep(0.05)
-                        return self._reset()
-                    case "early_close":
-                        return response
-                    case "malformed_midway":
-                        await event('{"id": "c-1", "choices": [{"ind')
-                        return response
-                    case "error_event":
-                        await event('{"error": {"message": "out of memory", "type": "server_error"}}')
-                        return response
-            for index in indices:
-                await chunk([{"index": index, "delta": {"content": word}, "finish_reason": None}])
+        for number, chunk in enumerate(self._chunks(words)):
+            if number == self._choices * 3 and self._fault in _MIDWAY:
+                return await self._break_off(response, event)
+            await event(json.dumps(chunk))
             await asyncio.sleep(self._seconds if self._fault == "drip" else 0)
-        for index in indices:
-            await chunk([{"index": index, "delta": {}, "finish_reason": "stop"}])
-        if (self._body.get("stream_options") or {}).get("include_usage") and self._fault != "no_usage":
-            await chunk([], usage=USAGE)
         await event("[DONE]")
+        return response
+
+    @property
+    def _choices(self) -> int:
+        return self._body.get("n") or 1
+
+    def _chunks(self, words: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+        """A whole stream: roles, words, finish reasons, usage."""
+        if self._fault == "scripted":
+            yield from self._script.pop(0)["chunks"]
+            return
+        for delta, finish in (
+            ({"role": "assistant", "content": ""}, None),
+            *(({"content": word}, None) for word in words),
+            ({}, "stop"),
+        ):
+            for index in range(self._choices):
+                choice = {"index": index, "delta": delta, "finish_reason": finish}
+                yield self._envelope("chat.completion.chunk", [choice])
+        if (self._body.get("stream_options") or {}).get("include_usage") and self._fault != "no_usage":
+            yield self._envelope("chat.completion.chunk", []) | {"usage": USAGE}
+
+    async def _break_off(
+        self, response: web.StreamResponse, event: Callable[[str], Awaitable[None]]
+    ) -> web.StreamResponse:
+        """End a stream after its second word."""
+        if self._fault == "stall":
+            await asyncio.sleep(self._seconds or FOREVER)
+        if self._fault == "malformed_midway":
+            await event(_TORN)
+        if self._fault == "error_event":
+            await event('{"error": {"message": "out of memory", "type": "server_error"}}')
+        if self._fault == "reset_midway":
+            # What was written must be on its way, or the reset would swallow it.
+            await asyncio.sleep(0.05)
+            self._reset()
         return response
 
     def _envelope(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -234,7 +239,7 @@ class _Exchange:
 
 
 @contextlib.asynccontextmanager
-async def serving(server: FaultyServer):  # type: ignore[no-untyped-def]  # an async generator's type says nothing here
+async def serving(server: FaultyServer) -> AsyncIterator[str]:
     """Serve on a free loopback port as long as the block runs; gives `host:port`."""
     # Without cancellation a handler would not see that the caller went away.
     runner = web.AppRunner(server.application(), shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
@@ -249,7 +254,8 @@ async def serving(server: FaultyServer):  # type: ignore[no-untyped-def]  # an a
 
 async def _main() -> None:
     async with serving(FaultyServer()) as address:
-        print(json.dumps({"event": "serving", "http": address}), file=sys.stderr, flush=True)
+        sys.stderr.write(json.dumps({"event": "serving", "http": address}) + "\n")
+        sys.stderr.flush()
         await asyncio.Event().wait()
 
 

@@ -71,7 +71,6 @@ class Bench:
                     model=model,
                     base_url="http://unused",
                     upstream_model=model,
-                    api_key_env="",
                     max_tokens_parameter="max_tokens",
                     timeout=60,
                     connect_timeout=1,
