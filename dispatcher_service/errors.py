@@ -28,6 +28,8 @@ class PointsmanError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     retry_after: float | None = None
     """Seconds after which a retry can help, `None` if it cannot."""
+    cost: int = 0
+    """What the request had cost when it ended in this error, in nano-USD."""
 
 
 class InvalidRequest(PointsmanError):
