@@ -50,6 +50,9 @@ class Broken:
     bill: Bill | None
 
 
+StreamEvent = Started | Delta | Finished | Broken
+
+
 class Dispatcher:
     """Answers requests of tenants."""
 
@@ -92,7 +95,7 @@ class Dispatcher:
             # A fallback may have answered in place of the chosen model.
             return Answer(choice=progress.choice, completion=completion, bill=bill)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished | Broken, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
 
         `Started` comes with the first piece of the answer, since until then another model may take over. When the

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
+from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section, ValueSection
 
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+_Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
 
 class ScorerSection(Section):
@@ -54,6 +56,14 @@ class ModelSection(Section):
     drain_timeout: Seconds = 30.0
 
 
+class ShadowSection(Section):
+    """`shadow` of a tenant."""
+
+    strong_call_share: _Fraction | None = None
+    alpha: _Fraction | None = None
+    scorer: str = ""
+
+
 class TenantSection(Section):
     """One of `[tenants]`."""
 
@@ -66,6 +76,11 @@ class TenantSection(Section):
     extra_body_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scorer: str = ""
     fallback_to_other_tier: bool = False
+    sticky: Sticky = Sticky.STRONG
+    conversation_ttl: _Lifetime = 86_400.0
+    log_text: bool = False
+    text_ttl: _Lifetime = 30 * 86_400.0
+    shadow: ShadowSection | None = None
 
 
 class FileSection(Section):
@@ -102,7 +117,7 @@ def _keys_beside(loc: list[str]) -> list[str]:
         "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
         "deployments": DeploymentSection if len(loc) <= 3 else ValueSection,
         "retries": RetriesSection,
-        "tenants": TenantSection,
+        "tenants": ShadowSection if "shadow" in loc else TenantSection,
     }
     section = FileSection if len(loc) == 1 else sections[loc[0]]
     return list(section.model_fields)
