@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from rich.box import SIMPLE
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from dispatcher_service.routing import NEVER_STRONG
 from training import published
+from training.calibrate import DialPoint
 from training.evaluate import ArtifactResult, BenchmarkResult, Prices, Ranking
 from training.metrics import CPT_LEVELS, RANDOM_RUNS, SHARES, Interval
 from training.published import PublishedRow
@@ -82,6 +85,30 @@ def document(report: Report) -> str:
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def dial(points: Sequence[DialPoint]) -> Group:
+    """A table of dial settings for a terminal."""
+    table = Table(header_style="bold", box=SIMPLE, pad_edge=False)
+    for column in ("share", "α here", "gives", "artefact's α", "gives here", "expected PGR", "net loss to all-strong"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for point in points:
+        cells = (
+            f"{point.strong_call_share:.0%}",
+            _alpha(point.alpha),
+            f"{point.realised_share:.1%}",
+            "above 1" if point.artifact_alpha == NEVER_STRONG else f"{point.artifact_alpha:.4f}",
+            f"{point.artifact_share:.1%}",
+            _percent(point.pgr) if np.isfinite(point.pgr.value) else "no gap expected",
+            _percent(point.net_loss, digits=1),
+        )
+        table.add_row(*map(Text, cells))
+    legend = (
+        "95 % intervals over samples of such prompts, if the probabilities are calibrated for them. Expected PGR: part "
+        "of the quality gap that is recovered. Net loss: prompts on which the strong answer would have been better "
+        "less those on which it would have been worse, of all, where the weak one answers."
+    )
+    return Group(table, Text(legend, style="dim"))
+
+
 def _rows(result: BenchmarkResult) -> Iterator[tuple[str, ...]]:
     for artifact in result.artifacts:
         yield _ranking(artifact.ranking, artifact)
@@ -146,8 +173,14 @@ def _number(value: Interval) -> str:
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
-def _percent(value: Interval) -> str:
-    return f"{value.value:.1%} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
+def _percent(value: Interval, digits: int = 0) -> str:
+    return f"{value.value:.1%} [{100 * value.low:.{digits}f}, {100 * value.high:.{digits}f}]"
+
+
+def _alpha(value: Interval) -> str:
+    if value.value == NEVER_STRONG:
+        return "above 1"
+    return f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]"
 
 
 def _signed(value: Interval, *, percent: bool = False) -> str:
