@@ -8,8 +8,10 @@ python -m dispatcher_service --help                list the settings
 import asyncio
 import contextlib
 import os
+import random
 import sys
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
+from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.gates import Gates
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import open_ledger
 from dispatcher_service.metrics import Metrics
@@ -76,11 +80,11 @@ async def _serve(settings: Settings) -> None:
     ledger = _open_ledger(settings.ledger)
     store = RecordStore(ledger, retention=settings.decision_retention)
     try:
-        upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
-    except KeyError as error:
-        raise StartError(
-            f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
-        ) from error
+        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+    gates = Gates(clock=time.monotonic, observe=metrics)
+    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
     recorder = Recorder(
@@ -105,9 +109,12 @@ async def _serve(settings: Settings) -> None:
             catalogue=catalogue,
             scorer=scorer,
             upstream=upstream,
+            gates=gates,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
+            sleep=asyncio.sleep,
+            draw=random.random,
         ),
         documents=ledger,
         catalogue=lambda: catalogue,

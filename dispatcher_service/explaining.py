@@ -15,6 +15,7 @@ _SOURCES = {
 _FORCED = {
     decision_pb2.REASON_SCORER_UNAVAILABLE: "there was no win probability in time, and the tenant's on_scorer_failure "
     "says what happens then",
+    decision_pb2.REASON_FALLBACK: "the chosen model did not answer, and this one took its place",
     decision_pb2.REASON_STICKY_CONVERSATION: "the conversation keeps its tier by the tenant's sticky, so that no "
     "threshold took part",
     decision_pb2.REASON_TOOL_LOOP: "the request carried results of tool calls, and the model that made the calls goes "

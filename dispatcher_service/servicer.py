@@ -8,7 +8,7 @@ from dispatcher_service.answer import Delta
 from dispatcher_service.auth import TrustedMetadata
 from dispatcher_service.chat import Request
 from dispatcher_service.conversations import Dispatching
-from dispatcher_service.dispatch import Started
+from dispatcher_service.dispatch import Broken, Started
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.statuses import to_status
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
@@ -67,6 +67,14 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                     response = dispatcher_pb2.StreamCompleteResponse(
                         started=dispatcher_pb2.StreamStarted(
                             request_id=request.request_id, decision=rendering.decision(event.choice, None)
+                        )
+                    )
+                elif isinstance(event, Broken):
+                    response = dispatcher_pb2.StreamCompleteResponse(
+                        failed=dispatcher_pb2.StreamFailed(
+                            reason=event.error.reason,
+                            usage=None if event.bill is None else rendering.usage(event.bill.usage),
+                            decision=rendering.decision(event.choice, event.bill),
                         )
                     )
                 else:

@@ -17,4 +17,6 @@ def to_status(error: Exception) -> RichStatus | None:
         reason=error.reason,
         violations=violations,
         retry_after=error.retry_after,
+        # A request that ends in an error has still cost what it has cost.
+        metadata={"cost_nano_usd": str(error.cost)} if error.cost else {},
     )
