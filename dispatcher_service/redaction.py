@@ -15,7 +15,8 @@ BUILT_IN = "dispatcher_service.redaction:mask"
 # Bounded repetitions only: the time grows with the text and with nothing else.
 _EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
 _PEM = re.compile(
-    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)"
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:\s{0,4}[\w-]{1,40}: [^\n]{0,200}\n){0,8}[A-Za-z0-9+/=\s]{0,20000}"
+    r"(?:-----END [A-Z ]{0,40}PRIVATE KEY-----)?"
 )
 _KEYS = re.compile(
     r"""
