@@ -6,10 +6,11 @@
 import difflib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.catalogue import OnScorerFailure
 
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
@@ -80,6 +81,8 @@ class TenantSection(_Section):
     allow_alpha_override: bool = False
     extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
     scorer: str = ""
+    api_keys: list[ApiKeySection] = []
+    certificates: list[CertificateName] = []
 
 
 class FileSection(_Section):
@@ -89,6 +92,8 @@ class FileSection(_Section):
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
     tenants: Annotated[dict[_Name, TenantSection], Field(min_length=1)]
+    admins: dict[_Name, AdminSection] = {}
+    auth: AuthSection = AuthSection()
 
 
 def describe(problem: Mapping[str, Any]) -> str:
@@ -102,19 +107,28 @@ def describe(problem: Mapping[str, Any]) -> str:
         return f"{key}: unknown key: {mend}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
-    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
+    mend = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    # Somebody may have written a key in the place of its hash.
+    return f"{key}: {mend}" if "api_keys" in loc else f"{key}: {mend}, not {_shorten(problem['input'])}"
 
 
 def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
-    sections: dict[str, type[BaseModel]] = {
-        "scorer": ScorerSection,
-        "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
-        "deployments": DeploymentSection,
-        "tenants": TenantSection,
-    }
-    section = FileSection if len(loc) == 1 else sections[loc[0]]
-    return list(section.model_fields)
+    kind: Any = FileSection
+    for part in loc[:-1]:
+        # A part is a key of a section, or an index or name in a list or table of sections.
+        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]
+        if not _is_section(kind):
+            kind = next((each for each in get_args(kind) if _is_section(each)), kind) if _is_optional(kind) else kind
+    return list(kind.model_fields) if _is_section(kind) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _is_optional(kind: Any) -> bool:
+    return type(None) in get_args(kind)
 
 
 def _shorten(value: object) -> str:

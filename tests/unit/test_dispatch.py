@@ -26,6 +26,7 @@ from dispatcher_service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from dispatcher_service.identity import OPEN
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
@@ -88,6 +89,7 @@ class Bench:
                 },
                 deployments=deployments,
                 tenants={"t": policy(**changes)},
+                auth=OPEN,
             ),
             scorer=self.scorer,
             upstream=self.upstream,
