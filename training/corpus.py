@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
+
 STRONG_MODEL = "gpt-4-1106-preview"
 WEAK_MODEL = "Mixtral-8x7B-Instruct-v0.1"
 """The pair of RouteLLM's evaluations: every labelled set here has both models' answers."""
@@ -18,7 +20,7 @@ _GROUP_CHARACTERS = 300
 """Prompts that begin alike share a reading passage, and must not stand on both sides of a split."""
 
 
-class CorpusError(Exception):
+class CorpusError(TrainingError):
     """A data file is missing or is not what it should be. The message names it and what to do."""
 
 
@@ -94,9 +96,9 @@ def read(data: Path) -> Corpus:
     Raises:
         CorpusError: a file is missing.
     """
-    mmlu = _parquet(data / "eval/mmlu_dev.parquet")
-    gsm8k = _parquet(data / "eval/gsm8k_dev.parquet")
-    arena = _parquet(data / "train/arena_hard.parquet").filter(
+    mmlu = read_parquet(data / "eval/mmlu_dev.parquet")
+    gsm8k = read_parquet(data / "eval/gsm8k_dev.parquet")
+    arena = read_parquet(data / "train/arena_hard.parquet").filter(
         pl.col("model").eq(WEAK_MODEL) & pl.col("judge_score").is_finite() & pl.col("baseline_judge_score").is_finite()
     )
     mt_bench = pl.read_ndjson(_present(data / "eval/mt_bench_dev.jsonl"))
@@ -112,9 +114,9 @@ def read(data: Path) -> Corpus:
         ),
     )
     others = [
-        _parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
+        read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
     ]
-    unlabelled = tuple(prompt for frame in others for prompt in _full_prompts(frame))
+    unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
     return Corpus(labelled, unlabelled, tuple(_source(data, name, licence) for name, licence in _LICENCES.items()))
 
 
@@ -140,7 +142,7 @@ def _set(name: str, prompts: pl.Series, strong: pl.Series, weak: pl.Series) -> L
     )
 
 
-def _full_prompts(frame: pl.DataFrame) -> list[str]:
+def full_prompts(frame: pl.DataFrame) -> list[str]:
     """Prompts as a model saw them: some sets keep the answer options in a column of their own."""
     if "choices" not in frame.columns:
         return frame["prompt"].to_list()
@@ -148,7 +150,12 @@ def _full_prompts(frame: pl.DataFrame) -> list[str]:
     return frame.select(joined)["prompt"].to_list()
 
 
-def _parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read one file.
+
+    Raises:
+        CorpusError: it is missing.
+    """
     return pl.read_parquet(_present(path))
 
 

@@ -11,8 +11,9 @@ settling again, are safe.
 
 import contextlib
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -54,6 +55,7 @@ _PREFIX = "pointsman:ledger"
 _RETENTION_MS = int(RETENTION * 1000)
 _KEPT_MS = tuple(int(WINDOWS_KEPT[period] * 1000) for period in Period)
 _CLOCK_TRIES = 3
+_GLOB = re.compile(r"[*?\[\]\\^-]")
 
 Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
@@ -219,6 +221,31 @@ class RedisLedger:
         key = _document_key(tenant_id, name)
         lifetime_ms = "" if lifetime is None else int(lifetime * 1000)
         return bool(await self._do(lambda: self._client.eval(PUT_DOCUMENT, 1, key, expected, body, lifetime_ms)))
+
+    async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
+        begin = len(_document_key(tenant_id, ""))
+        async for key in self._document_keys(tenant_id, prefix):
+            name = key.decode()[begin:]
+            document = await self.get_document(tenant_id, name)
+            if document is not None:
+                yield name, document
+
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        key = _document_key(tenant_id, name)
+        return bool(await self._do(lambda: self._client.unlink(key)))
+
+    async def delete_documents(self, tenant_id: str, prefix: str) -> int:
+        begin = len(_document_key(tenant_id, ""))
+        # Gone through first: a scan may give a key twice, and deleting during it is not needed.
+        names = {key.decode()[begin:] async for key in self._document_keys(tenant_id, prefix)}
+        return sum([await self.delete_document(tenant_id, name) for name in names])
+
+    async def _document_keys(self, tenant_id: str, prefix: str) -> AsyncIterator[bytes]:
+        """Walks through the whole database, a thousand keys per step: for exports and erasures, not for requests."""
+        pattern = _GLOB.sub(r"\\\g<0>", _document_key(tenant_id, prefix)) + "*"
+        with _translated():
+            async for key in self._client.scan_iter(match=pattern, count=1000):
+                yield key
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -12,10 +12,11 @@ run in a thread.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +79,18 @@ _PUT_DOCUMENT = """
     INSERT INTO documents VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, ends_ms = excluded.ends_ms
 """
+
+_FORGET_DOCUMENTS = """
+    DELETE FROM documents WHERE (tenant, name) IN
+        (SELECT tenant, name FROM documents WHERE ends_ms IS NOT NULL AND ends_ms <= ? ORDER BY ends_ms LIMIT ?)
+"""
+_DOCUMENTS = """
+    SELECT name, version, body FROM documents
+    WHERE tenant = ? AND name >= ? AND name < ? AND name > ? AND (ends_ms IS NULL OR ends_ms > ?)
+    ORDER BY name LIMIT ?
+"""
+_PAGE = 100
+_LAST_CHARACTER = "\U0010ffff"
 
 _Account = tuple[NanoUsd, NanoUsd, NanoUsd | None]
 """Spent, reserved, and the limit last enforced there."""
@@ -200,7 +213,37 @@ class SqliteLedger:
                 return False
             ends_ms = None if lifetime is None else now_ms + int(lifetime * 1000)
             self._db.execute(_PUT_DOCUMENT, (tenant_id, name, expected + 1, body, ends_ms))
+            self._db.execute(_FORGET_DOCUMENTS, (now_ms, _SWEEP))
             return True
+
+        return await self._step(step)
+
+    async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
+        after = ""
+        while True:
+            page = await self._step(functools.partial(self._page, tenant_id, prefix, after))
+            if not page:
+                return
+            for name, document in page:
+                yield name, document
+            after = page[-1][0]
+
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        def step(now_ms: int) -> bool:
+            known = self._document(tenant_id, name, now_ms)
+            self._db.execute("DELETE FROM documents WHERE tenant = ? AND name = ?", (tenant_id, name))
+            return known is not None
+
+        return await self._step(step)
+
+    async def delete_documents(self, tenant_id: str, prefix: str) -> int:
+        def step(now_ms: int) -> int:
+            where = "FROM documents WHERE tenant = ? AND name >= ? AND name < ?"
+            values = (tenant_id, prefix, prefix + _LAST_CHARACTER)
+            alive = f"SELECT count(*) {where} AND (ends_ms IS NULL OR ends_ms > ?)"
+            (found,) = self._db.execute(alive, (*values, now_ms)).fetchone()
+            self._db.execute(f"DELETE {where}", values)
+            return int(found)
 
         return await self._step(step)
 
@@ -411,6 +454,10 @@ class SqliteLedger:
             (tenant_id, name, now_ms),
         ).fetchone()
         return None if row is None else Document(*row)
+
+    def _page(self, tenant_id: str, prefix: str, after: str, now_ms: int) -> list[tuple[str, Document]]:
+        values = (tenant_id, prefix, prefix + _LAST_CHARACTER, after, now_ms, _PAGE)
+        return [(name, Document(version, body)) for name, version, body in self._db.execute(_DOCUMENTS, values)]
 
 
 def _balances(windows: Windows, accounts: _Accounts) -> Balances:

@@ -63,6 +63,7 @@ MIGRATIONS = (
                 PRIMARY KEY (tenant, name)
             ) WITHOUT ROWID
             """,
+            "CREATE INDEX documents_by_end ON documents (ends_ms) WHERE ends_ms IS NOT NULL",
         ),
     ),
 )

@@ -105,6 +105,7 @@ async def test_each_key_of_a_tenant_opens_its_door_so_that_keys_can_be_rotated(b
         ("not.a.token", Result.WRONG),
         (OLD.sha256, Result.WRONG),
     ],
+    ids=["expired", "wrong", "long", "unknown", "prefix", "empty", "token", "hash"],
 )
 async def test_a_wrong_key_is_refused_and_never_told_why(bench: Bench, credential: str, result: Result) -> None:
     assert await bench.refuses(Call.with_bearer(credential)) is result
@@ -285,6 +286,7 @@ async def test_without_authentication_callers_name_a_configured_tenant_and_are_a
         (OLD.sha256, OLD.text, "tenants.research.api_keys.0.sha256: "),
         ("2026-01-01", "2026-01-01T12:00:00", "expires"),
     ],
+    ids=["none", "shared", "kind", "http", "symmetric", "leway", "idd", "key-for-hash", "no-zone"],
 )
 def test_a_mistake_in_the_credentials_is_named(tmp_path: Path, old: str, new: str, problem: str) -> None:
     assert old in CONFIG + AUTH
