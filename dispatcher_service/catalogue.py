@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dispatcher_service.chat import PartKind
+from dispatcher_service.identity import AuthPolicy
 from dispatcher_service.pricing import Price
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.stickiness import Sticky
@@ -200,6 +201,7 @@ class Catalogue:
     deployments: Mapping[str, tuple[Deployment, ...]]
     """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+    auth: AuthPolicy
     retries: RetryPolicy = RetryPolicy()
 
     def all_deployments(self) -> Iterator[Deployment]:

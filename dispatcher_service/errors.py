@@ -4,6 +4,7 @@
     ├── InvalidRequest            INVALID_ARGUMENT   a field cannot be used; names it and the mend
     │   └── PayloadTooLarge       INVALID_ARGUMENT   too much text
     ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
+    ├── IdentityUnavailable       UNAVAILABLE        who calls cannot be told: the token issuer's keys cannot be read
     ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
@@ -58,6 +59,17 @@ class Unauthenticated(PointsmanError):
 
     def __init__(self) -> None:
         super().__init__("no valid tenant credential")
+
+
+class IdentityUnavailable(PointsmanError):
+    """The keys of the tokens' issuer cannot be read. Nothing is wrong with the caller's token that we know of."""
+
+    status = "UNAVAILABLE"
+    reason = "IDENTITY_UNAVAILABLE"
+    retry_after = 10.0
+
+    def __init__(self) -> None:
+        super().__init__("tokens cannot be verified now: the issuer's keys cannot be read")
 
 
 class Forbidden(PointsmanError):

@@ -11,6 +11,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Bill, Choice, Outcome
@@ -45,6 +46,7 @@ class Metrics:
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
         self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
@@ -85,6 +87,10 @@ class Metrics:
     def call_failed(self, reason: str) -> None:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
+
+    def authenticated(self, method: Method, result: Result) -> None:
+        """See `auth.Observe`."""
+        self._auth.labels(method.value, result.value).inc()
 
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""

@@ -7,7 +7,7 @@ import grpc
 
 from dispatcher_service import rendering, translation
 from dispatcher_service.answer import Delta
-from dispatcher_service.auth import TrustedMetadata
+from dispatcher_service.auth import Authenticator
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Broken, Dispatcher, Started
 from dispatcher_service.errors import InvalidRequest, PointsmanError
@@ -23,7 +23,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
     """Implements `pointsman.dispatcher.v1.DispatcherService`."""
 
     def __init__(
-        self, *, dispatcher: Dispatcher, auth: TrustedMetadata, metrics: Metrics, max_conversation_bytes: int
+        self, *, dispatcher: Dispatcher, auth: Authenticator, metrics: Metrics, max_conversation_bytes: int
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
@@ -49,7 +49,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
             return await self._boundary.run("Route", context, self._route(request, context))
 
     async def _complete(self, proto: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
-        request = self._read(proto, context)
+        request = await self._read(proto, context)
         answer = await self._dispatcher.complete(request)
         return dispatcher_pb2.CompleteResponse(
             request_id=request.request_id,
@@ -60,7 +60,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         )
 
     async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
-        request = self._read(proto, context)
+        request = await self._read(proto, context)
         async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
@@ -91,13 +91,14 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 await context.write(response)
 
     async def _route(self, proto: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
-        choice = await self._dispatcher.route(self._read(proto, context))
+        choice = await self._dispatcher.route(await self._read(proto, context))
         return dispatcher_pb2.RouteResponse(decision=rendering.decision(choice, None))
 
-    def _read(self, proto: translation.AnyRequest, context: Any) -> Request:
+    async def _read(self, proto: translation.AnyRequest, context: Any) -> Request:
+        principal = await self._auth.authenticate(context)
         return translation.read_request(
             proto,
-            tenant_id=self._auth.tenant_of(context.invocation_metadata() or ()),
+            tenant_id=principal.tenant(),
             timeout=context.time_remaining(),
             max_conversation_bytes=self._max_conversation_bytes,
         )
