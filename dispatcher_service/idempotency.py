@@ -32,7 +32,7 @@ from dispatcher_service import kept
 from dispatcher_service.answer import Delta, Idempotency
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
-from dispatcher_service.dispatch import Answer, Finished, Started
+from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import FirstFailed, IdempotencyConflict, InFlight, LedgerUnavailable, PointsmanError
 from dispatcher_service.kept import KeptError, Result
 from dispatcher_service.layers import Dispatching, Documents
@@ -127,7 +127,7 @@ class Idempotent:
             answer = await self._inner.complete(request)
             return replace(answer, idempotency=await self._keep(claim, Result.of(answer)))
 
-    async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """The answer as it is written, or the first one again in one piece. Errors as for `complete`."""
         claim = await self._begin(request)
         if isinstance(claim, Result):

@@ -18,7 +18,7 @@ from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Completion, Delta, Idempotency, Logprobs, ToolCallDelta
 from dispatcher_service.answer import End as Ended
 from dispatcher_service.chat import Request, ToolCall
-from dispatcher_service.dispatch import Answer, Finished, Started
+from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
 from dispatcher_service.outcome import Bill, Choice
 
 MAX_BYTES = 1_048_576
@@ -60,7 +60,7 @@ class Result:
         assert self.bill is not None
         return Answer(choice=self.choice, completion=self.completion, bill=self.bill, idempotency=Idempotency.REPLAYED)
 
-    def events(self) -> Iterator[Started | Delta | Finished]:
+    def events(self) -> Iterator[StreamEvent]:
         """The answer as a stream: the decision, one delta per choice, the end."""
         answer = self.answer()
         yield Started(answer.choice, idempotency=Idempotency.REPLAYED)

@@ -3,9 +3,8 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from dispatcher_service.answer import Delta
 from dispatcher_service.chat import Request
-from dispatcher_service.dispatch import Answer, Finished, Started
+from dispatcher_service.dispatch import Answer, StreamEvent
 from dispatcher_service.ledger.contract import Document
 from dispatcher_service.outcome import Choice
 
@@ -29,4 +28,4 @@ class Dispatching(Protocol):
 
     async def complete(self, request: Request) -> Answer: ...
 
-    def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]: ...
+    def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]: ...

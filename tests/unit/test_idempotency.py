@@ -22,7 +22,7 @@ from dispatcher_service.answer import (
     TopLogprob,
 )
 from dispatcher_service.chat import Chat, Message, Request, Role, Text, ToolCall
-from dispatcher_service.dispatch import Answer, Finished, Started
+from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
 from dispatcher_service.errors import (
     FirstFailed,
     IdempotencyConflict,
@@ -77,7 +77,7 @@ class Replica:
     def called(self) -> int:
         return len(self.bench.upstream.models)
 
-    async def stream(self, wanted: Request) -> list[Started | Delta | Finished]:
+    async def stream(self, wanted: Request) -> list[StreamEvent]:
         return [event async for event in self.layer.stream(wanted)]
 
 
