@@ -75,7 +75,8 @@ class Replica:
 
     @property
     def called(self) -> int:
-        return len(self.bench.upstream.models)
+        """How often the use case ran."""
+        return len(self.bench.outcomes)
 
     async def stream(self, wanted: Request) -> list[StreamEvent]:
         return [event async for event in self.layer.stream(wanted)]
@@ -93,7 +94,7 @@ async def test_a_retry_gets_the_first_answer_and_calls_nothing() -> None:
     assert (again.completion, again.bill) == (first.completion, first.bill)
     assert again.choice.decision == first.choice.decision
     assert replica.called == 1
-    assert len(replica.bench.outcomes) == 1
+    assert len(replica.bench.upstream.models) == 1
     assert replica.events == ["kept", "replayed"]
 
 
