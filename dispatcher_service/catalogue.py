@@ -182,6 +182,8 @@ class TenantPolicy:
     text_ttl: float = 30 * 86_400.0
     """Seconds that they are kept."""
     shadow: Shadow | None = None
+    idempotency_retention: float = 600.0
+    """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
