@@ -7,6 +7,8 @@ python -m dispatcher_service --help                list the settings
 
 import asyncio
 import contextlib
+import importlib.metadata
+import logging
 import os
 import random
 import sys
@@ -19,7 +21,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from dispatcher_service import redaction
-from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
+from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
@@ -27,6 +29,7 @@ from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
+from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import open_ledger
 from dispatcher_service.metrics import Metrics
@@ -42,10 +45,15 @@ from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
+from dispatcher_service.tokens import TokenVerifier
+from dispatcher_service.tracing import NoTracing, Tracing
 from dispatcher_service.upstream import OpenAIUpstream
 from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
+from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
+
+logger = logging.getLogger(__name__)
 
 _ABOUT = """Pointsman's dispatcher: routes each conversation to the tenant's strong or weak model, calls it, and
 accounts for its cost.
@@ -67,16 +75,14 @@ def main(argv: list[str]) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    if not settings.trust_callers and not is_loopback(settings.listen):
-        raise StartError(
-            f"DISPATCHER_LISTEN={settings.listen}: callers name their own tenant, so this port is served on loopback "
-            "only; listen on 127.0.0.1, or set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
-        )
     catalogue = _load(settings.config)
+    _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
     record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
+    tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
+    tracing = _open_tracing(settings)
     ledger = _open_ledger(settings.ledger)
     store = RecordStore(ledger, retention=settings.decision_retention)
     try:
@@ -95,7 +101,7 @@ async def _serve(settings: Settings) -> None:
         redact=_load_redaction(settings.redaction),
         lost=record_metrics.lost,
         shadowed=record_metrics.shadowed,
-        trace_id=lambda: "",
+        trace_id=tracing.trace_id,
         max_queue=settings.record_queue,
     )
 
@@ -103,12 +109,13 @@ async def _serve(settings: Settings) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
         recorder.record(outcome)
+        tracing.observe(outcome)
 
     conversations = Conversations(
         Dispatcher(
             catalogue=catalogue,
-            scorer=scorer,
-            upstream=upstream,
+            scorer=tracing.scorer(scorer),
+            upstream=tracing.upstream(upstream),
             gates=gates,
             record=record,
             clock=time.monotonic,
@@ -120,7 +127,14 @@ async def _serve(settings: Settings) -> None:
         catalogue=lambda: catalogue,
         observe=record_metrics.conversation_store,
     )
-    auth = TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None)
+    auth = Authenticator(
+        mode=catalogue.auth.mode,
+        catalogue=lambda: catalogue,
+        tokens=tokens,
+        default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
+        observe=metrics.authenticated,
+        wall_clock=time.time,
+    )
     servicer = DispatcherServicer(
         dispatcher=conversations,
         auth=auth,
@@ -152,7 +166,9 @@ async def _serve(settings: Settings) -> None:
         await recorder.close()
         await scorer.close()
         await upstream.close()
+        await tokens.close()
         await ledger.close()
+        await tracing.close()
 
     await serve(
         ServerSpec(
@@ -167,6 +183,22 @@ async def _serve(settings: Settings) -> None:
         register=register,
         prepare=prepare,
         close=close,
+    )
+
+
+def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    """Without authentication the port is for this machine only, unless somebody has taken the responsibility."""
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        return
+    if not settings.trust_callers and not is_loopback(settings.listen):
+        raise StartError(
+            f"DISPATCHER_LISTEN={settings.listen}: without authentication callers name their own tenant, so this port "
+            "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
+            "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
+        )
+    logger.warning(
+        "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
+        extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
     )
 
 
@@ -202,6 +234,18 @@ def _open_decision_log(settings: Settings) -> Lines | None:
         )
     except OSError as error:
         raise StartError(f"DISPATCHER_DECISION_LOG={destination}: {error.strerror}") from error
+
+
+def _open_tracing(settings: Settings) -> Tracing:
+    if settings.tracing == "none":
+        return NoTracing()
+    try:
+        # The extra `otel` is needed only here.
+        from dispatcher_service.otel_tracing import OtelTracing  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise StartError(f"DISPATCHER_TRACING=otlp needs {error.name}: pip install 'pointsman[otel]'") from error
+    name = os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
+    return OtelTracing(service_name=name, version=importlib.metadata.version("pointsman"))
 
 
 def _load_redaction(path: str) -> Redact:

@@ -1,8 +1,8 @@
 """Traces with OpenTelemetry, sent over OTLP/HTTP. Needs the extra `otel`.
 
-Endpoint, headers, sampler and batching are OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_SAMPLER,
-…). Attributes have GenAI's and RPC's semantic names where there are some, and `pointsman.` names for routing and cost.
-No attribute holds text of a conversation, a credential or an error's words.
+Endpoint, headers, sampler and batching are OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT and its kin).
+Attributes have GenAI's and RPC's semantic names where there are some, and `pointsman.` names for routing and cost. No
+attribute holds text of a conversation, a credential or an error's words.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ class OtelTracing:
         return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
     async def close(self) -> None:
-        """See `tracing.Tracing.close`. Waits as long as OTEL_EXPORTER_OTLP_TIMEOUT says for a collector that is away."""
+        """See `tracing.Tracing.close`. Waits up to OTEL_EXPORTER_OTLP_TIMEOUT for a collector that is away."""
         await asyncio.to_thread(self._provider.shutdown)
 
 
@@ -137,9 +137,7 @@ class _TracedUpstream:
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         started = time.monotonic()
         attributes = {**_asked(deployment, chat), "gen_ai.request.stream": True}
-        span = self._tracer.start_span(
-            f"chat {deployment.upstream_model}", kind=SpanKind.CLIENT, attributes=attributes
-        )
+        span = self._tracer.start_span(f"chat {deployment.upstream_model}", kind=SpanKind.CLIENT, attributes=attributes)
         first = True
         events = self._inner.stream(deployment, chat, timeout=timeout)
         try:
@@ -267,4 +265,3 @@ def _outcome(outcome: Outcome) -> dict[str, Attribute]:
         found["pointsman.usage_source"] = bill.usage.source.value
         found |= _usage(bill.usage)
     return found
-

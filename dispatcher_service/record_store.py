@@ -12,9 +12,10 @@ method may raise `LedgerUnavailable`.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Protocol
 
+from dispatcher_service import idempotency, layers
 from dispatcher_service.conversations import CONVERSATION_PREFIXES, conversation_document, requests_of
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import Document
@@ -25,18 +26,10 @@ _LONGEST_REQUEST = 2 * 3600.0
 """Seconds that a request can be answered and then waited to be recorded; generously."""
 
 
-class Documents(Protocol):
-    """The part of `ledger.contract.Ledger` that is needed here."""
-
-    async def get_document(self, tenant_id: str, name: str) -> Document | None: ...
-
-    async def put_document(
-        self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
-    ) -> bool: ...
+class Documents(layers.Documents, Protocol):
+    """What a layer needs of a ledger, and finding and forgetting by prefix."""
 
     def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]: ...
-
-    async def delete_document(self, tenant_id: str, name: str) -> bool: ...
 
     async def delete_documents(self, tenant_id: str, prefix: str) -> int: ...
 
@@ -44,19 +37,10 @@ class Documents(Protocol):
 class RecordStore:
     """See the top of the file."""
 
-    def __init__(
-        self, documents: Documents, *, retention: float, result_document: Callable[[str], str] | None = None
-    ) -> None:
-        """Put records beside a ledger.
-
-        Args:
-            documents: where.
-            retention: seconds that records are found; 0 keeps none, and then nothing is found.
-            result_document: the name under which the replayable answer of a request id is kept, if any is.
-        """
+    def __init__(self, documents: Documents, *, retention: float) -> None:
+        """Put records beside a ledger; `retention` is in seconds, and 0 keeps none."""
         self._documents = documents
         self.retention = retention
-        self._result_document = result_document
 
     async def put_decision(self, record: decision_pb2.DecisionRecord, *, lifetime: float) -> None:
         """Keep a record; the latest one of a request id counts."""
@@ -101,8 +85,8 @@ class RecordStore:
         name = conversation_document(conversation_id)
         document = await self._documents.get_document(tenant_id, name)
         names = [name]
-        if document is not None and self._result_document is not None:
-            names += map(self._result_document, requests_of(document))
+        if document is not None:
+            names += map(idempotency.result_document, requests_of(document))
         for each in names:
             erased += await self._documents.delete_document(tenant_id, each)
         return erased
@@ -110,7 +94,7 @@ class RecordStore:
     async def erase_tenant(self, tenant_id: str, *, now: float) -> int:
         """The same for all of a tenant's conversations, and its records and feedback too."""
         await self._mark_erased(tenant_id, "", now)
-        prefixes = ("text:", "result:", *CONVERSATION_PREFIXES, "decision:", "feedback:")
+        prefixes = ("text:", idempotency.PREFIX, *CONVERSATION_PREFIXES, "decision:", "feedback:")
         return sum([await self._documents.delete_documents(tenant_id, prefix) for prefix in prefixes])
 
     async def _joined(self, document: Document) -> decision_pb2.DecisionRecord:

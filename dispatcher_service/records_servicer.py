@@ -4,10 +4,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from dispatcher_service import record_rendering
-from dispatcher_service.auth import TrustedMetadata
+from dispatcher_service.auth import Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat_translation import number
-from dispatcher_service.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from dispatcher_service.errors import InvalidRequest, NotFound
 from dispatcher_service.explaining import explain
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.record_store import RecordStore
@@ -30,7 +30,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         *,
         store: RecordStore,
         recorder: Recorder,
-        auth: TrustedMetadata,
+        auth: Authenticator,
         catalogue: Callable[[], Catalogue],
         metrics: Metrics,
         wall_clock: Callable[[], float],
@@ -75,13 +75,13 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
     async def _get_decision(
         self, proto: records_pb2.GetDecisionRequest, context: Any
     ) -> records_pb2.GetDecisionResponse:
-        record = await self._find(self._tenant(context), _required("request_id", proto.request_id))
+        record = await self._find(await self._tenant(context), _required("request_id", proto.request_id))
         return records_pb2.GetDecisionResponse(record=record, explanation=explain(record))
 
     async def _record_feedback(
         self, proto: records_pb2.RecordFeedbackRequest, context: Any
     ) -> records_pb2.RecordFeedbackResponse:
-        tenant_id = self._tenant(context)
+        tenant_id = await self._tenant(context)
         feedback = _feedback(proto, tenant_id)
         feedback.recorded_at.CopyFrom(record_rendering.timestamp(self._wall_clock()))
         if self._store.retention > 0:
@@ -96,15 +96,18 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         self, proto: records_pb2.EraseConversationRequest, context: Any
     ) -> records_pb2.EraseConversationResponse:
         conversation_id = _required("conversation_id", proto.conversation_id)
-        erased = await self._store.erase_conversation(self._tenant(context), conversation_id, now=self._wall_clock())
+        erased = await self._store.erase_conversation(
+            await self._tenant(context), conversation_id, now=self._wall_clock()
+        )
         return records_pb2.EraseConversationResponse(erased_items=erased)
 
     async def _erase_tenant(
         self, proto: records_pb2.EraseTenantRequest, context: Any
     ) -> records_pb2.EraseTenantResponse:
-        tenant_id = self._tenant(context)
-        if proto.tenant_id not in ("", tenant_id):
-            raise Forbidden("tenant_id: another tenant's texts are erased with an admin credential")
+        principal = await self._auth.authenticate(context)
+        tenant_id = proto.tenant_id or principal.tenant()
+        if tenant_id != principal.tenant_id:
+            principal.require_admin()
         erased = await self._store.erase_tenant(tenant_id, now=self._wall_clock())
         return records_pb2.EraseTenantResponse(erased_items=erased)
 
@@ -114,11 +117,8 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
             raise NotFound("request_id: this tenant has no such request, or its record is not kept any more")
         return record
 
-    def _tenant(self, context: Any) -> str:
-        tenant_id = self._auth.tenant_of(context.invocation_metadata() or ())
-        if tenant_id not in self._catalogue().tenants:
-            raise Unauthenticated
-        return tenant_id
+    async def _tenant(self, context: Any) -> str:
+        return (await self._auth.authenticate(context)).tenant()
 
 
 def _required(field: str, text: str) -> str:

@@ -26,14 +26,15 @@ class Settings:
     )
     mode: str = setting(
         "development",
-        meaning="In development the port offers server reflection, and a call without a tenant is tenant `default`'s.",
+        meaning="In development the port offers server reflection, and without authentication a call that names no "
+        "tenant is tenant `default`'s.",
         unit="mode",
         choices=("development", "production"),
     )
     trust_callers: bool = setting(
         False,
-        meaning="Listen beyond loopback although whoever reaches the port may name any tenant. Set it only where "
-        "a mesh or a network policy decides who reaches the port.",
+        meaning="Without authentication, listen beyond loopback although whoever reaches the port may name any tenant "
+        "and change any budget. Set it only where a mesh or a network policy decides who reaches the port.",
         unit="true or false",
     )
     ledger: str = setting(
@@ -83,6 +84,12 @@ class Settings:
         meaning="The function that every text of a tenant with log_text passes before it is kept; the built-in one "
         "takes out e-mail addresses and keys.",
         unit="module:function",
+    )
+    tracing: str = setting(
+        "none",
+        meaning="`otlp` sends OpenTelemetry traces, set up by the OTEL_… variables (extra `otel`).",
+        unit="exporter",
+        choices=("none", "otlp"),
     )
     max_conversation_bytes: int = setting(
         1_048_576,

@@ -1,7 +1,7 @@
 """Traces, as a port: one span per gRPC call, one child per scorer call and one per upstream attempt.
 
-Spans are made by hand around our own ports: gRPC's instrumentation for asyncio leaks streams (opentelemetry-python-contrib
-issue 3066). `NoTracing` hands back what it is given, so that tracing costs nothing where it is off; the other
+Spans are made by hand around our own ports: gRPC's instrumentation for asyncio leaks streams (its issue
+3066). `NoTracing` hands back what it is given, so that tracing costs nothing where it is off; the other
 implementation is `otel_tracing`, which alone imports OpenTelemetry.
 """
 

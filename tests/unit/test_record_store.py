@@ -1,6 +1,7 @@
 """Records among documents: joined, replaced by later ones, and erased for good."""
 
 from dispatcher_service.conversations import conversation_document
+from dispatcher_service.idempotency import result_document
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.record_store import RecordStore
 from pointsman.dispatcher.v1 import decision_pb2
@@ -15,7 +16,7 @@ class Shelf:
     def __init__(self) -> None:
         self.now = NOW
         self.ledger = MemoryLedger(lambda: self.now)
-        self.store = RecordStore(self.ledger, retention=3600, result_document=lambda id_: f"result:{id_}")
+        self.store = RecordStore(self.ledger, retention=3600)
 
     async def put(
         self, request_id: str, conversation_id: str = "", *, tenant_id: str = "acme", received_at: float = NOW
@@ -71,13 +72,13 @@ async def test_erasing_a_conversation_takes_its_texts_and_results_and_leaves_the
     body = b'{"tier": "weak", "model": "small", "was_strong": false, "requests": ["r-1", "r-0"]}'
     await shelf.ledger.put_document("acme", conversation_document("c-1"), body, expected=0)
     for tenant in ("acme", "other"):
-        await shelf.ledger.put_document(tenant, "result:r-1", b"an answer", expected=0)
+        await shelf.ledger.put_document(tenant, result_document("r-1"), b"an answer", expected=0)
     assert await shelf.store.erase_conversation("acme", "c-1", now=NOW) == 3
     assert not await shelf.has_text("r-1")
     assert await shelf.has_text("r-2")
     assert await shelf.has_text("r-1", "other")
-    assert await shelf.ledger.get_document("acme", "result:r-1") is None
-    assert await shelf.ledger.get_document("other", "result:r-1") is not None
+    assert await shelf.ledger.get_document("acme", result_document("r-1")) is None
+    assert await shelf.ledger.get_document("other", result_document("r-1")) is not None
     assert await shelf.ledger.get_document("acme", conversation_document("c-1")) is None
     assert await shelf.store.get("acme", "r-1") is not None
     assert await shelf.store.erase_conversation("acme", "c-1", now=NOW) == 0
@@ -99,7 +100,7 @@ async def test_erasing_a_tenant_leaves_only_what_is_no_ones_text() -> None:
     shelf = Shelf()
     await shelf.put("r-1", "c-1")
     await shelf.put("r-1", "c-1", tenant_id="other")
-    await shelf.ledger.put_document("acme", "result:r-1", b"an answer", expected=0)
+    await shelf.ledger.put_document("acme", result_document("r-1"), b"an answer", expected=0)
     await shelf.ledger.put_document("acme", "pace", b"numbers", expected=0)
     assert await shelf.store.erase_tenant("acme", now=NOW) == 3
     assert sorted([name async for name, _ in shelf.ledger.documents("acme", "")]) == ["erased:", "pace"]
