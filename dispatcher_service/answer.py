@@ -46,11 +46,16 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the upstream says of its own answer; empty where it says nothing."""
+    """What the upstream says of its own answer; empty where it says nothing.
+
+    `extra_json`, here and below, is a JSON object of the members that have no field of ours, or empty.
+    """
 
     completion_id: str = ""
     model: str = ""
     system_fingerprint: str = ""
+    created: int = 0
+    extra_json: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +67,16 @@ class Choice:
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason
+    upstream_finish_reason: str = ""
+    """The upstream's own word where `finish_reason` is `UNKNOWN`."""
     logprobs: Logprobs | None = None
+    extra_json: str = ""
 
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of what was generated."""
         calls = sum(len(call.name) + len(call.arguments.encode()) for call in self.tool_calls)
-        return len(self.content.encode()) + len(self.refusal.encode()) + calls
+        return len(self.content.encode()) + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,12 +107,13 @@ class Delta:
     refusal: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: Logprobs | None = None
+    extra_json: str = ""
 
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of what was generated."""
         calls = sum(len(call.name) + len(call.arguments.encode()) for call in self.tool_calls)
-        return len(self.content.encode()) + len(self.refusal.encode()) + calls
+        return len(self.content.encode()) + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +123,5 @@ class End:
     finish_reasons: tuple[FinishReason, ...]
     usage: Usage | None
     origin: Origin = Origin()
+    upstream_finish_reasons: tuple[str, ...] = ()
+    """The upstream's own words where a finish reason is `UNKNOWN`, by choice; empty if all are known."""
