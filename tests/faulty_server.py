@@ -11,9 +11,11 @@ of the URL, `/BEHAVIOUR/openai/deployments/NAME/chat/completions`, is served too
 import asyncio
 import contextlib
 import json
+import queue
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -39,7 +41,7 @@ _MIDWAY = ("stall", "reset_midway", "malformed_midway", "error_event", "early_cl
 _TORN = '{"id": "c-1", "choices": [{"ind'
 FOREVER = 600.0
 RETRY_AFTER = 1.0
-HUGE_BYTES = 3_000_000
+HUGE_BYTES = 1_000_000
 WORDS = ("One", " two", " three", " four.")
 ANSWER = "".join(WORDS)
 USAGE: dict[str, Any] = {
@@ -263,6 +265,28 @@ async def serving(server: FaultyServer) -> AsyncIterator[str]:
         yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def serving_in_thread() -> Iterator[tuple[FaultyServer, str]]:
+    """The same, on a thread and a loop of its own, for tests that put in answers and look at what was sent."""
+    server, stop = FaultyServer(), asyncio.Event()
+    addresses: queue.Queue[str] = queue.Queue()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with serving(server) as address:
+            addresses.put(address)
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield server, addresses.get(timeout=10)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 async def _main() -> None:
