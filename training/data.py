@@ -167,8 +167,21 @@ def read(path: Path, format_: Format | None = None, *, max_bad_share: float = MA
     return Dataset(path.stem, found, _content(found, path.stem, table.frame), source, table.bad_summary())
 
 
+def with_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> Table:
+    """Any table that has prompts: its rows as they lie in the file, with `prompt` as it is routed on.
+
+    Raises:
+        DataError: it has none, or too many bad rows.
+    """
+    table = tables.read_table(path)
+    # An arena file keeps a list of turns where others keep the prompt.
+    table = formats.arena(table) if _detect_or_none(table) is Format.ARENA else formats.clean_prompts(table)
+    table.require(max_bad_share)
+    return table
+
+
 def read_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> list[str]:
-    """Prompts alone: of a text file its lines, of any other its column `prompt`.
+    """Prompts alone: of a text file its lines, of any other as `with_prompts`.
 
     Raises:
         DataError: there is none.
@@ -176,11 +189,7 @@ def read_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> list[st
     if path.suffix.lower() == ".txt":
         prompts = tables.read_lines(path)
     else:
-        table = tables.read_table(path)
-        # An arena file keeps a list of turns where others keep the prompt.
-        table = formats.arena(table) if _detect_or_none(table) is Format.ARENA else formats.clean_prompts(table)
-        table.require(max_bad_share)
-        prompts = table.frame["prompt"].to_list()
+        prompts = with_prompts(path, max_bad_share=max_bad_share).frame["prompt"].to_list()
     if not prompts:
         raise DataError(f"{path} holds no prompt")
     return prompts

@@ -66,9 +66,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from scorer_service.artifact import ArtifactError
     from training import evaluate as evaluation
     from training import report
+    from training.rankings import Prices
     from training.tables import DataError
 
-    prices = evaluation.Prices(arguments.strong_usd, arguments.weak_usd)
+    prices = Prices(arguments.strong_usd, arguments.weak_usd)
     try:
         benchmarks = [_benchmark(argument, arguments) for argument in arguments.benchmark]
         names = [benchmark.name for benchmark in benchmarks]

@@ -133,6 +133,29 @@ def read_lines(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
+def write_rows(source: Path, lines: Sequence[int], out: Path) -> None:
+    """Copy some rows of a file to another of the same kind, with all their columns.
+
+    Args:
+        source: to read.
+        lines: the rows' places, as in column `LINE`.
+        out: to write.
+
+    Raises:
+        DataError: the two files are not of one kind.
+    """
+    if source.suffix.lower() != out.suffix.lower():
+        raise DataError(f"{out} must be a {source.suffix} file, as {source} is")
+    frame = read_table(source).frame.filter(pl.col(LINE).is_in(list(lines))).drop(LINE)
+    match out.suffix.lower():
+        case ".parquet":
+            frame.write_parquet(out, compression="zstd")
+        case ".csv":
+            frame.write_csv(out)
+        case _:
+            frame.write_ndjson(out)
+
+
 def fingerprint(path: Path) -> str:
     """SHA-256 of the file, in hex: what a manifest remembers of its training data."""
     with path.open("rb") as file:
