@@ -1,7 +1,10 @@
 """What a model answers, whole or in pieces, as values."""
 
 import enum
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dispatcher_service.chat import ToolCall
 from dispatcher_service.pricing import Usage
@@ -140,3 +143,33 @@ class End:
     origin: Origin = Origin()
     upstream_finish_reasons: tuple[str, ...] = ()
     """The upstream's own words where a finish reason is `UNKNOWN`, by choice; empty if all are known."""
+
+
+def extra_of_pieces(pieces: Iterable[Delta]) -> str:
+    """The `extra_json` of a choice whose stream these pieces are: texts and lists are joined, other members replaced."""
+    whole: dict[str, Any] = {}
+    for piece in pieces:
+        if piece.extra_json:
+            _merge(whole, json.loads(piece.extra_json))
+    return _renamed(whole, "delta", "message")
+
+
+def extra_of_choice(choice: Choice) -> str:
+    """The `extra_json` of a piece that is a whole choice."""
+    return _renamed(json.loads(choice.extra_json), "message", "delta") if choice.extra_json else ""
+
+
+def _merge(whole: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        match whole.get(key), value:
+            case dict() as known, dict():
+                _merge(known, value)
+            case (str(), str()) | (list(), list()):
+                whole[key] += value
+            case _:
+                whole[key] = value
+
+
+def _renamed(members: dict[str, Any], old: str, new: str) -> str:
+    renamed = {new if key == old else key: value for key, value in members.items()}
+    return json.dumps(renamed, ensure_ascii=False, separators=(",", ":")) if renamed else ""
