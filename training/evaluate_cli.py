@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _WIDTH = 140
 """Of tables that go into a file or a pipe."""
 
-FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings")
+FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings", "decisions")
 
 
 def add_commands(subparsers: Any, default_artifact: Path) -> None:
