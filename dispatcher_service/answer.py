@@ -146,7 +146,7 @@ class End:
 
 
 def extra_of_pieces(pieces: Iterable[Delta]) -> str:
-    """The `extra_json` of a choice whose stream these pieces are: texts and lists are joined, other members replaced."""
+    """The `extra_json` of the choice that these pieces make: texts and lists are joined, other members replaced."""
     whole: dict[str, Any] = {}
     for piece in pieces:
         if piece.extra_json:
