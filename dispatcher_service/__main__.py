@@ -65,7 +65,7 @@ async def _serve(settings: Settings) -> None:
     except OSError as error:
         raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
     try:
-        upstream = OpenAIUpstream(catalogue.deployments, os.environ)
+        upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
     except KeyError as error:
         raise StartError(
             f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
@@ -136,9 +136,8 @@ def _check_config(path: Path) -> int:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)  # noqa: T201
         return 1
-    counts = (
-        f"{len(catalogue.tenants)} tenants, {len(catalogue.models)} models, {len(catalogue.deployments)} deployments"
-    )
+    deployments = sum(1 for _ in catalogue.all_deployments())
+    counts = f"{len(catalogue.tenants)} tenants, {len(catalogue.models)} models, {deployments} deployments"
     print(f"{path}: ok: {counts}")  # noqa: T201
     return 0
 

@@ -1,7 +1,7 @@
 """What the configuration file says, as frozen values: models, deployments, tenants."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dispatcher_service.chat import PartKind
@@ -95,6 +95,11 @@ class Catalogue:
 
     scorer: ScorerTarget
     models: Mapping[str, Model]
-    deployments: Mapping[str, Deployment]
-    """By the model that they serve."""
+    deployments: Mapping[str, tuple[Deployment, ...]]
+    """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+
+    def all_deployments(self) -> Iterator[Deployment]:
+        """Every deployment of every model."""
+        for deployments in self.deployments.values():
+            yield from deployments

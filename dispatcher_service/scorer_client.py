@@ -60,7 +60,7 @@ Observe = Callable[[str, float], None]
 
 
 class GrpcScorer:
-    """Implements `dispatch.Scorer` over one channel, shared by all requests."""
+    """Implements `ports.Scorer` over one channel, shared by all requests."""
 
     def __init__(self, address: str, *, observe: Observe) -> None:
         """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`."""
@@ -72,7 +72,7 @@ class GrpcScorer:
         self._next_warning = 0.0
 
     async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
-        """See `dispatch.Scorer.score`."""
+        """See `ports.Scorer.score`."""
         request = scorer_pb2.ScoreRequest(
             conversation=_conversation(chat), scorer=scorer, strong_model=pair.strong, weak_model=pair.weak
         )

@@ -5,20 +5,16 @@ Prices are written in USD per million tokens and read as exact decimals, never a
 
 import difflib
 import tomllib
-from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
     FixedAlpha,
     Model,
-    OnScorerFailure,
     ScorerTarget,
     StrongCallShare,
     TenantPolicy,
@@ -26,6 +22,14 @@ from dispatcher_service.catalogue import (
 from dispatcher_service.chat import OWNED_KEYS, PartKind
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.sections import (
+    DeploymentSection,
+    FileSection,
+    PartTokensSection,
+    PriceSection,
+    TenantSection,
+    describe,
+)
 
 
 class ConfigError(Exception):
@@ -34,71 +38,6 @@ class ConfigError(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
-
-
-_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
-_Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
-_Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
-_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Scorer(_Section):
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: _Seconds = 0.25
-
-
-class _Price(_Section):
-    input: _Usd
-    output: _Usd
-    cached_input: _Usd | None = None
-    cache_write: _Usd | None = None
-    reasoning: _Usd | None = None
-
-
-class _PartTokens(_Section):
-    image: _Tokens | None = None
-    audio: _Tokens | None = None
-    file: _Tokens | None = None
-
-
-class _Model(_Section):
-    name: _Name
-    price: _Price
-    part_tokens: _PartTokens = _PartTokens()
-
-
-class _Deployment(_Section):
-    name: _Name
-    model: _Name
-    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    upstream_model: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    timeout: _Seconds = 120.0
-    connect_timeout: _Seconds = 5.0
-
-
-class _Tenant(_Section):
-    strong_model: _Name
-    weak_model: _Name
-    strong_call_share: _Fraction | None = None
-    alpha: _Fraction | None = None
-    on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
-    allow_alpha_override: bool = False
-    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
-    scorer: str = ""
-
-
-class _File(_Section):
-    scorer: _Scorer = _Scorer()
-    models: Annotated[list[_Model], Field(min_length=1)]
-    deployments: Annotated[list[_Deployment], Field(min_length=1)]
-    tenants: Annotated[dict[_Name, _Tenant], Field(min_length=1)]
 
 
 def load_catalogue(path: Path) -> Catalogue:
@@ -116,16 +55,16 @@ def load_catalogue(path: Path) -> Catalogue:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"{path}: not TOML: {error}"]) from error
     try:
-        parsed = _File.model_validate(raw)
+        parsed = FileSection.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise ConfigError([f"{path}: {_describe(problem)}" for problem in error.errors()]) from error
+        raise ConfigError([f"{path}: {describe(problem)}" for problem in error.errors()]) from error
     problems = _inconsistencies(parsed)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
     return _freeze(parsed)
 
 
-def _inconsistencies(file: _File) -> list[str]:
+def _inconsistencies(file: FileSection) -> list[str]:
     problems: list[str] = []
     models = [model.name for model in file.models]
     problems += [f"models: {name!r} stands twice: remove one" for name in _repeated(models)]
@@ -158,26 +97,14 @@ def _inconsistencies(file: _File) -> list[str]:
     return problems
 
 
-def _freeze(file: _File) -> Catalogue:
+def _freeze(file: FileSection) -> Catalogue:
     return Catalogue(
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
         models={
             model.name: Model(name=model.name, price=_price(model.price), part_tokens=_part_tokens(model.part_tokens))
             for model in file.models
         },
-        deployments={
-            deployment.model: Deployment(
-                name=deployment.name,
-                model=deployment.model,
-                base_url=deployment.base_url,
-                upstream_model=deployment.upstream_model or deployment.model,
-                api_key_env=deployment.api_key_env or "",
-                max_tokens_parameter=deployment.max_tokens_parameter,
-                timeout=deployment.timeout,
-                connect_timeout=deployment.connect_timeout,
-            )
-            for deployment in file.deployments
-        },
+        deployments=_by_model(file.deployments),
         tenants={
             tenant_id: TenantPolicy(
                 tenant_id=tenant_id,
@@ -193,18 +120,35 @@ def _freeze(file: _File) -> Catalogue:
     )
 
 
-def _dial(tenant: _Tenant) -> FixedAlpha | StrongCallShare:
+def _by_model(sections: list[DeploymentSection]) -> dict[str, tuple[Deployment, ...]]:
+    by_model: dict[str, tuple[Deployment, ...]] = {}
+    for section in sections:
+        deployment = Deployment(
+            name=section.name,
+            model=section.model,
+            base_url=section.base_url,
+            upstream_model=section.upstream_model or section.model,
+            api_key_env=section.api_key_env or "",
+            max_tokens_parameter=section.max_tokens_parameter,
+            timeout=section.timeout,
+            connect_timeout=section.connect_timeout,
+        )
+        by_model[section.model] = (*by_model.get(section.model, ()), deployment)
+    return by_model
+
+
+def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare:
     if tenant.alpha is not None:
         return FixedAlpha(tenant.alpha)
     assert tenant.strong_call_share is not None  # _inconsistencies has refused a tenant with neither
     return StrongCallShare(tenant.strong_call_share)
 
 
-def _part_tokens(bounds: _PartTokens) -> dict[PartKind, int]:
+def _part_tokens(bounds: PartTokensSection) -> dict[PartKind, int]:
     return {PartKind(kind): bound for kind, bound in bounds if bound is not None}
 
 
-def _price(price: _Price) -> Price:
+def _price(price: PriceSection) -> Price:
     def nano(usd: Decimal) -> int:
         return int(usd * NANO_USD_PER_USD)
 
@@ -218,32 +162,6 @@ def _price(price: _Price) -> Price:
     )
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
-    """One pydantic error as `key.path: mend`."""
-    loc = [str(part) for part in problem["loc"]]
-    key = ".".join(loc)
-    if problem["type"] == "extra_forbidden":
-        known = _keys_beside(loc)
-        close = difflib.get_close_matches(loc[-1], known, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{key}: unknown key: {mend}"
-    if problem["type"] == "missing":
-        return f"{key}: missing: add it"
-    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
-
-
-def _keys_beside(loc: list[str]) -> list[str]:
-    """The keys that the section at `loc` takes, in the order of its definition."""
-    sections: dict[str, type[BaseModel]] = {
-        "scorer": _Scorer,
-        "models": _Price if "price" in loc else _PartTokens if "part_tokens" in loc else _Model,
-        "deployments": _Deployment,
-        "tenants": _Tenant,
-    }
-    section = _File if len(loc) == 1 else sections[loc[0]]
-    return list(section.model_fields)
-
-
 def _unknown(what: str, name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"no such {what} {name!r}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
@@ -251,8 +169,3 @@ def _unknown(what: str, name: str, known: list[str]) -> str:
 
 def _repeated(names: list[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
-
-
-def _shorten(value: object) -> str:
-    text = str(value)
-    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -5,7 +5,7 @@ wrong becomes an `UpstreamError`; messages of the upstream reach the caller only
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
@@ -29,18 +29,18 @@ _MAX_RETRY_AFTER = 3600.0
 
 
 class OpenAIUpstream:
-    """Implements `dispatch.Upstream`: one client, and so one connection pool, per deployment."""
+    """Implements `ports.Upstream`: one client, and so one connection pool, per deployment."""
 
-    def __init__(self, deployments: Mapping[str, Deployment], environ: Mapping[str, str]) -> None:
-        """`deployments` by the model that they serve; keys are read from `environ` now.
+    def __init__(self, deployments: Iterable[Deployment], environ: Mapping[str, str]) -> None:
+        """Keys are read from `environ` now.
 
         Raises:
             KeyError: a deployment's `api_key_env` is not set; the argument is that name.
         """
-        self._clients = {deployment.name: _client(deployment, environ) for deployment in deployments.values()}
+        self._clients = {deployment.name: _client(deployment, environ) for deployment in deployments}
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        """See `dispatch.Upstream.complete`."""
+        """See `ports.Upstream.complete`."""
         # The client's own timeout limits each read, not the call: an upstream that drips would never end.
         with _translated(deployment):
             async with asyncio.timeout(timeout):
@@ -50,7 +50,7 @@ class OpenAIUpstream:
             return openai_wire.read_completion(completion)
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
-        """See `dispatch.Upstream.stream`."""
+        """See `ports.Upstream.stream`."""
         finish_reasons: dict[int, FinishReason] = {}
         usage, origin = None, None
         deadline = asyncio.get_running_loop().time() + timeout

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from scorer_service import artifact
 from scorer_service.preprocess import Passage, Preprocessor
-from training import corpus, export, minilm, surface, word_vectors
+from training import corpus, export, metrics, minilm, surface, word_vectors
 from training.corpus import Corpus
 from training.routers import static
 from training.routers.static import LinearHead, StaticFeatures, StaticRouter
@@ -167,21 +167,11 @@ def _metrics(material: Corpus, probabilities: Floats, config: StaticConfig) -> M
         base = float(np.mean((labels - labels.mean()) ** 2))
         report[labelled_set.name] = {
             "labels": len(labels),
-            "apgr": round(_apgr(held_out, labelled_set.gain), 4),
+            "apgr": round(metrics.apgr(held_out, labelled_set.gain), 4),
             "brier": round(float(np.mean((labels - held_out) ** 2)), 5),
             "brier_of_base_rate": round(base, 5),
         }
     return report
-
-
-def _apgr(probabilities: Floats, gain: Floats) -> float:
-    """APGR at 11 points; ties in the score are one block, whose gain comes in evenly."""
-    order = np.argsort(-probabilities, kind="stable")
-    ranked = probabilities[order]
-    ends = np.concatenate([[0], np.flatnonzero(np.diff(ranked)) + 1, [len(ranked)]])
-    recovered = np.concatenate([[0.0], np.cumsum(gain[order])])[ends] / gain.sum()
-    shares = np.linspace(0.0, 1.0, 11)
-    return float(np.trapezoid(np.interp(shares * len(ranked), ends, recovered), shares))
 
 
 def _versions() -> Mapping[str, str]:

@@ -36,7 +36,7 @@ async def server() -> AsyncIterator[OpenAIServer]:
 @pytest.fixture
 async def upstream(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenAIUpstream]:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-company")
-    upstream = OpenAIUpstream({"m": deployment(server)}, {"SOME_KEY": "sk-test"})
+    upstream = OpenAIUpstream([deployment(server)], {"SOME_KEY": "sk-test"})
     yield upstream
     await upstream.close()
 
@@ -177,7 +177,7 @@ async def test_a_stream_that_drips_ends_at_the_deadline(server: OpenAIServer, up
 
 async def test_a_refused_connection_certainly_costs_nothing(server: OpenAIServer) -> None:
     target = deployment(server, base_url="http://127.0.0.1:1/v1")
-    upstream = OpenAIUpstream({"m": target}, {"SOME_KEY": "sk-test"})
+    upstream = OpenAIUpstream([target], {"SOME_KEY": "sk-test"})
     with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
         await upstream.complete(target, chat("hello"), timeout=5)
     assert not caught.value.may_be_billed

@@ -135,11 +135,11 @@ def test_the_dispatcher_accepts_the_configuration(tmp_path: Path, models: Models
 def test_the_key_goes_to_openai_and_never_to_the_local_model(tmp_path: Path) -> None:
     path = tmp_path / "dispatcher.toml"
     path.write_text(toml(openai_models(), scorer="127.0.0.1:1"), encoding="utf-8")
-    for deployment in load_catalogue(path).deployments.values():
+    for deployment in load_catalogue(path).all_deployments():
         assert (deployment.base_url, deployment.api_key_env) == ("https://api.openai.com/v1", "OPENAI_API_KEY")
         assert deployment.max_tokens_parameter == "max_completion_tokens"
     path.write_text(toml(local_models("127.0.0.1:8080"), scorer="127.0.0.1:1"), encoding="utf-8")
-    for deployment in load_catalogue(path).deployments.values():
+    for deployment in load_catalogue(path).all_deployments():
         assert (deployment.base_url, deployment.api_key_env) == ("http://127.0.0.1:8080/v1", "")
 
 

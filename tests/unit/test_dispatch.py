@@ -65,15 +65,17 @@ class Bench:
         self.outcomes: list[Outcome] = []
         self.now = 0.0
         deployments = {
-            model: Deployment(
-                name=f"{model}-1",
-                model=model,
-                base_url="http://unused",
-                upstream_model=model,
-                api_key_env="",
-                max_tokens_parameter="max_tokens",
-                timeout=60,
-                connect_timeout=1,
+            model: (
+                Deployment(
+                    name=f"{model}-1",
+                    model=model,
+                    base_url="http://unused",
+                    upstream_model=model,
+                    api_key_env="",
+                    max_tokens_parameter="max_tokens",
+                    timeout=60,
+                    connect_timeout=1,
+                ),
             )
             for model in ("big", "small")
         }

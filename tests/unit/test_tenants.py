@@ -68,8 +68,8 @@ def test_a_file_becomes_values(file: Path) -> None:
     assert (research.dial, support.dial) == (StrongCallShare(0.5), FixedAlpha(0.6))
     assert (research.on_scorer_failure, support.on_scorer_failure) == (OnScorerFailure.WEAK, OnScorerFailure.REJECT)
     assert (research.allow_alpha_override, support.allow_alpha_override) == (False, True)
-    assert catalogue.deployments["big"].upstream_model == "big-2026"
-    assert catalogue.deployments["small"].upstream_model == "small"
+    assert catalogue.deployments["big"][0].upstream_model == "big-2026"
+    assert catalogue.deployments["small"][0].upstream_model == "small"
 
 
 def test_prices_are_exact_and_missing_classes_cost_what_their_kind_costs(file: Path) -> None:

@@ -1,0 +1,122 @@
+"""The configuration file's sections and keys as it is written: what each takes, and what a mistake in one is told.
+
+`tenants.py` checks them against each other and freezes them. The README's table says what each key means.
+"""
+
+import difflib
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dispatcher_service.catalogue import OnScorerFailure
+
+_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+_Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
+_Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
+_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScorerSection(_Section):
+    """`[scorer]`."""
+
+    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
+    timeout: _Seconds = 0.25
+
+
+class PriceSection(_Section):
+    """`price` of a model, in USD per million tokens."""
+
+    input: _Usd
+    output: _Usd
+    cached_input: _Usd | None = None
+    cache_write: _Usd | None = None
+    reasoning: _Usd | None = None
+
+
+class PartTokensSection(_Section):
+    """`part_tokens` of a model."""
+
+    image: _Tokens | None = None
+    audio: _Tokens | None = None
+    file: _Tokens | None = None
+
+
+class ModelSection(_Section):
+    """One of `[[models]]`."""
+
+    name: _Name
+    price: PriceSection
+    part_tokens: PartTokensSection = PartTokensSection()
+
+
+class DeploymentSection(_Section):
+    """One of `[[deployments]]`."""
+
+    name: _Name
+    model: _Name
+    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    upstream_model: Annotated[str, Field(min_length=1)] | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    timeout: _Seconds = 120.0
+    connect_timeout: _Seconds = 5.0
+
+
+class TenantSection(_Section):
+    """One of `[tenants]`."""
+
+    strong_model: _Name
+    weak_model: _Name
+    strong_call_share: _Fraction | None = None
+    alpha: _Fraction | None = None
+    on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
+    allow_alpha_override: bool = False
+    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
+    scorer: str = ""
+
+
+class FileSection(_Section):
+    """The whole file."""
+
+    scorer: ScorerSection = ScorerSection()
+    models: Annotated[list[ModelSection], Field(min_length=1)]
+    deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
+    tenants: Annotated[dict[_Name, TenantSection], Field(min_length=1)]
+
+
+def describe(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's problems with a file, as `key.path: mend`."""
+    loc = [str(part) for part in problem["loc"]]
+    key = ".".join(loc)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_beside(loc)
+        close = difflib.get_close_matches(loc[-1], known, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{key}: unknown key: {mend}"
+    if problem["type"] == "missing":
+        return f"{key}: missing: add it"
+    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
+
+
+def _keys_beside(loc: list[str]) -> list[str]:
+    """The keys that the section at `loc` takes, in the order of its definition."""
+    sections: dict[str, type[BaseModel]] = {
+        "scorer": ScorerSection,
+        "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
+        "deployments": DeploymentSection,
+        "tenants": TenantSection,
+    }
+    section = FileSection if len(loc) == 1 else sections[loc[0]]
+    return list(section.model_fields)
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -1,0 +1,279 @@
+"""How well scores rank prompts: PGR, APGR and CPT of RouteLLM (section 3.3), with bootstrap intervals and baselines.
+
+A ranking is judged by two arrays of one entry per prompt: `scores`, where higher goes strong first, and `gain`, the
+quality of the strong model's answer less that of the weak one's, in any unit. Prompts with equal scores cannot be told
+apart, so they form one block whose gain comes in evenly. A gap that is not positive leaves nothing to recover: single
+numbers then raise, and bootstrap draws are NaN.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+SHARES: Floats = np.linspace(0.0, 1.0, 11)
+"""The strong-call shares at which the paper averages PGR."""
+
+CPT_LEVELS = (0.2, 0.5, 0.8)
+"""The parts of the gap whose price in strong calls is reported."""
+
+RANDOM_RUNS = 10
+
+_CELLS = 4_000_000
+"""Resampled prompts that are held in memory at once: some 100 MB."""
+
+
+class NoGapError(ValueError):
+    """The strong model is not better than the weak one on these prompts, so that PGR has no meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class PgrCurve:
+    """Part of the quality gap that is recovered, over the share of strong calls.
+
+    Attributes:
+        shares: of strong calls at the end of each tie block, [points], from 0 to 1, ascending.
+        pgr: performance gap recovered there, [points], from 0 to 1; in between neither monotone nor bounded.
+    """
+
+    shares: Floats
+    pgr: Floats
+
+    def at(self, shares: ArrayLike) -> Floats:
+        """PGR at these shares, linear inside a tie block."""
+        recovered: Floats = np.interp(np.asarray(shares, np.float64), self.shares, self.pgr)
+        return recovered
+
+    def apgr(self) -> float:
+        """Mean of PGR over the share: `SHARES` by the trapezoid rule. One half is what a random order gives."""
+        return float(np.trapezoid(self.at(SHARES), SHARES))
+
+    def cpt(self, level: float) -> float:
+        """Call-performance threshold: the smallest share of strong calls that recovers `level` of the gap.
+
+        Args:
+            level: in [0, 1]; 0.5 is the paper's CPT(50 %).
+        """
+        if level <= 0.0:
+            return 0.0
+        # The first crossing, where the curve may fall again later.
+        after = int(np.argmax(self.pgr >= level))
+        before = after - 1
+        part = (level - self.pgr[before]) / (self.pgr[after] - self.pgr[before])
+        return float(self.shares[before] + part * (self.shares[after] - self.shares[before]))
+
+
+def pgr_curve(scores: ArrayLike, gain: ArrayLike) -> PgrCurve:
+    """The curve of a ranking.
+
+    Raises:
+        NoGapError: the gains do not sum to more than 0.
+        ValueError: no prompt, arrays of different lengths, or a number that is not finite.
+    """
+    ranked, order, ends = _blocks(_vector(scores))
+    gains = _vector(gain)
+    if len(gains) != len(ranked):
+        raise ValueError(f"{len(ranked)} scores and {len(gains)} gains: give one of each per prompt")
+    total = gains.sum()
+    if total <= 0.0:
+        raise NoGapError("the strong model's answers are not better on average: there is no gap to recover")
+    recovered = np.concatenate([[0.0], np.cumsum(gains[order])])[ends]
+    # The last cumulated sum may differ from the total in its last digit; the whole gap is the whole gap.
+    recovered[-1] = total
+    return PgrCurve(ends / len(ranked), recovered / total)
+
+
+def apgr(scores: ArrayLike, gain: ArrayLike) -> float:
+    """`pgr_curve(scores, gain).apgr()`."""
+    return pgr_curve(scores, gain).apgr()
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """Bootstrap resamples of `prompts` rows: equal values give equal resamples, so that two rankings can be paired.
+
+    Attributes:
+        prompts: rows of the sample, and of each resample.
+        draws: number of resamples.
+        seed: of the draws.
+    """
+
+    prompts: int
+    draws: int = 1000
+    seed: int = 0
+
+    def counts(self) -> Iterator[NDArray[np.int64]]:
+        """How often each row is in each resample: blocks of [some draws, prompts], `draws` in all."""
+        generator = np.random.default_rng(self.seed)
+        block = max(1, _CELLS // self.prompts)
+        for start in range(0, self.draws, block):
+            size = min(block, self.draws - start)
+            rows = generator.integers(0, self.prompts, size=(size, self.prompts))
+            flat = (rows + np.arange(size)[:, None] * self.prompts).ravel()
+            yield np.bincount(flat, minlength=size * self.prompts).reshape(size, self.prompts)
+
+    def statistics(self, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
+        """A statistic of every resample, from its counts per row: concatenated along the first axis."""
+        return np.concatenate([statistic(counts) for counts in self.counts()])
+
+
+@dataclass(frozen=True, slots=True)
+class RankingDraws:
+    """A ranking's numbers on every resample. Draws of one `Resampling` belong together pairwise.
+
+    Attributes:
+        apgr: [draws].
+        cpt: [draws, levels].
+        pgr: at `SHARES`, [draws, 11].
+    """
+
+    apgr: Floats
+    cpt: Floats
+    pgr: Floats
+
+
+def ranking_draws(
+    scores: ArrayLike, gain: ArrayLike, resampling: Resampling, levels: Sequence[float] = CPT_LEVELS
+) -> RankingDraws:
+    """PGR, APGR and CPT on every resample; NaN where a resample has no positive gap.
+
+    Raises:
+        ValueError: the arrays are not of `resampling.prompts` finite numbers.
+    """
+    ranked, order, ends = _blocks(_vector(scores))
+    gains = _vector(gain)
+    if not len(ranked) == len(gains) == resampling.prompts:
+        raise ValueError(f"{len(ranked)} scores and {len(gains)} gains for resamples of {resampling.prompts} prompts")
+
+    def numbers(counts: NDArray[np.int64]) -> Floats:
+        sorted_counts = counts[:, order]
+        calls = _cumulated(sorted_counts, ends)
+        gap = _cumulated(sorted_counts * gains[order], ends)
+        total = gap[:, -1:]
+        pgr = np.divide(gap, total, out=np.full_like(gap, np.nan), where=total > 0.0)
+        curve = _interpolate(calls, pgr, SHARES * resampling.prompts)
+        average = np.trapezoid(curve, SHARES, axis=1)
+        crossings = [_first_crossing(calls, pgr, level) / resampling.prompts for level in levels]
+        return np.column_stack([average, *crossings, curve])
+
+    drawn = resampling.statistics(numbers)
+    return RankingDraws(drawn[:, 0], drawn[:, 1 : 1 + len(levels)], drawn[:, 1 + len(levels) :])
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A measured value with its 95 % interval; both ends are NaN if no draw was defined."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def above_zero(self) -> bool:
+        """True if the whole interval is above 0."""
+        return self.low > 0.0
+
+
+def interval(value: float, draws: Floats) -> Interval:
+    """The percentile interval of a value from its bootstrap draws; draws that are NaN are left out."""
+    defined = draws[np.isfinite(draws)]
+    if not len(defined):
+        return Interval(value, np.nan, np.nan)
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def random_apgr(gain: ArrayLike, *, runs: int = RANDOM_RUNS, seed: int = 0) -> float:
+    """The random baseline: mean APGR of uniform scores over `runs` runs."""
+    return float(np.mean([apgr(scores, gain) for scores in random_scores(len(_vector(gain)), runs=runs, seed=seed)]))
+
+
+def random_scores(prompts: int, *, runs: int = RANDOM_RUNS, seed: int = 0) -> Floats:
+    """Uniform scores of the random baseline, [runs, prompts]."""
+    return np.random.default_rng(seed).random((runs, prompts))
+
+
+def length_scores(prompts: Sequence[str]) -> Floats:
+    """The prompt-length baseline: the longest goes strong first. Characters, [prompts]."""
+    return np.array([len(prompt) for prompt in prompts], np.float64)
+
+
+def oracle_scores(gain: ArrayLike) -> Floats:
+    """Scores of a router that knows the answers: no ranking recovers more at any share."""
+    return _vector(gain)
+
+
+def cost_of_share(strong_call_share: ArrayLike, *, strong_price: float, weak_price: float) -> Floats:
+    """Cost at a share of strong calls, as a part of the cost of sending every call strong.
+
+    Args:
+        strong_call_share: in [0, 1].
+        strong_price: of the same call at the strong model, in any unit.
+        weak_price: likewise; calls of both tiers are taken to be of the same size.
+    """
+    share = np.asarray(strong_call_share, np.float64)
+    cost: Floats = (share * strong_price + (1.0 - share) * weak_price) / strong_price
+    return cost
+
+
+def cost_saved(cpt: ArrayLike, level: float, *, strong_price: float, weak_price: float) -> Floats:
+    """What a router saves beside random routing of the same quality, as a part of the latter's cost.
+
+    Random routing recovers `level` of the gap with that share of strong calls, the router with `cpt`.
+    """
+    router = cost_of_share(cpt, strong_price=strong_price, weak_price=weak_price)
+    saved: Floats = 1.0 - router / cost_of_share(level, strong_price=strong_price, weak_price=weak_price)
+    return saved
+
+
+def _vector(values: ArrayLike) -> Floats:
+    vector = np.asarray(values, np.float64)
+    if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
+        raise ValueError("scores and gains must be lists of finite numbers, one per prompt, and not empty")
+    return vector
+
+
+def _blocks(scores: Floats) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]:
+    """Scores from high to low, the order that sorts them, and the prompts before each tie block and after the last."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    ends = np.concatenate([[0], np.flatnonzero(np.diff(ranked)) + 1, [len(ranked)]])
+    return ranked, order, ends
+
+
+def _cumulated(values: NDArray[np.int64] | Floats, ends: NDArray[np.intp]) -> Floats:
+    """Running sums of [draws, prompts] at the block ends: [draws, blocks + 1], from 0."""
+    sums = np.zeros((len(values), len(ends)))
+    sums[:, 1:] = np.cumsum(values, axis=1, dtype=np.float64)[:, ends[1:] - 1]
+    return sums
+
+
+def _interpolate(calls: Floats, pgr: Floats, targets: Floats) -> Floats:
+    """Row by row, `pgr` where `calls` reaches each target: [draws, targets]."""
+    draws, points = calls.shape
+    # One search over all rows: a row's calls run from 0 to the same total, so that an offset keeps rows apart.
+    offset = np.arange(draws)[:, None] * (calls[0, -1] + 1.0)
+    after = np.searchsorted((calls + offset).ravel(), (targets + offset).ravel()).reshape(draws, -1)
+    after -= np.arange(draws)[:, None] * points
+    return _between(calls, pgr, after, targets[None, :])
+
+
+def _between(x: Floats, y: Floats, after: NDArray[np.intp], targets: Floats) -> Floats:
+    """`y` at `targets`, on the line that ends at the index `after` of x; x rises strictly there, or `after` is 0."""
+    before = np.maximum(after - 1, 0)
+    left, right = np.take_along_axis(x, before, 1), np.take_along_axis(x, after, 1)
+    low, high = np.take_along_axis(y, before, 1), np.take_along_axis(y, after, 1)
+    step = right - left
+    part = np.divide(targets - left, step, out=np.zeros_like(step), where=step > 0.0)
+    value: Floats = low + part * (high - low)
+    return value
+
+
+def _first_crossing(calls: Floats, pgr: Floats, level: float) -> Floats:
+    """Row by row, the calls at which `pgr` first reaches the level: [draws]; NaN where it is NaN."""
+    after = np.argmax(pgr >= level, axis=1)[:, None]
+    crossing = _between(pgr, calls, after, np.full((len(calls), 1), level))[:, 0]
+    return np.where(np.isnan(pgr[:, -1]), np.nan, crossing)
