@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from training.kinds import KINDS
+
 DATA_VARIABLE = "POINTSMAN_DATA"
 DEFAULT_ARTIFACT = Path(__file__).resolve().parents[1] / "scorer_service" / "artifacts" / "default"
 
@@ -14,7 +16,8 @@ DEFAULT_ARTIFACT = Path(__file__).resolve().parents[1] / "scorer_service" / "art
 def add_commands(subparsers: Any) -> None:
     """Add the commands to an argparse subparsers object; each sets `run`, from the arguments to an exit code."""
     parser = subparsers.add_parser("train", help="train a router and write its artefact")
-    parser.add_argument("--router", required=True, choices=["static"], help="kind of router")
+    kinds = "; ".join(f"{kind}: {summary}" for kind, summary in KINDS.items())
+    parser.add_argument("--router", required=True, choices=list(KINDS), metavar="KIND", help=kinds)
     parser.add_argument("--out", required=True, type=Path, help="directory of the artefact, made or overwritten")
     parser.add_argument(
         "--data",
@@ -23,6 +26,14 @@ def add_commands(subparsers: Any) -> None:
         help=f"folder with train/ and eval/ (default: ${DATA_VARIABLE})",
     )
     parser.add_argument("--seed", type=int, default=0, help="of every random choice (default: 0)")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting of the kind; a wrong name lists them",
+    )
     parser.set_defaults(run=train)
 
     parser = subparsers.add_parser("dial", help="show the alpha and the cost of each share of strong calls")
@@ -35,16 +46,25 @@ def add_commands(subparsers: Any) -> None:
 def train(arguments: argparse.Namespace) -> int:
     """Run `train`. Returns the exit code; what goes wrong is one line on stderr."""
     # Imported here: `pointsman --help` should not wait for numpy and onnx, nor need them.
-    from training import corpus, export, minilm
     from training import train as training
+    from training.errors import TrainingError
+    from training.progress import bars
 
     if arguments.data is None:
         print(f"no data: give --data FOLDER or set {DATA_VARIABLE}", file=sys.stderr)
         return 2
     try:
-        written = training.train_static(Path(arguments.data), arguments.out, training.StaticConfig(seed=arguments.seed))
-    except (corpus.CorpusError, minilm.EncoderMissingError, export.ExportError) as error:
-        print(error, file=sys.stderr)
+        with bars() as progress:
+            written = training.train(
+                arguments.router,
+                Path(arguments.data),
+                arguments.out,
+                arguments.settings,
+                seed=arguments.seed,
+                progress=progress,
+            )
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{written.directory}: {written.manifest.router_kind} {written.version}")
     for name, metrics in written.manifest.metrics.items():

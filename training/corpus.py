@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from training.errors import TrainingError
+
 STRONG_MODEL = "gpt-4-1106-preview"
 WEAK_MODEL = "Mixtral-8x7B-Instruct-v0.1"
 """The pair of RouteLLM's evaluations: every labelled set here has both models' answers."""
@@ -18,7 +20,7 @@ _GROUP_CHARACTERS = 300
 """Prompts that begin alike share a reading passage, and must not stand on both sides of a split."""
 
 
-class CorpusError(Exception):
+class CorpusError(TrainingError):
     """A data file is missing or is not what it should be. The message names it and what to do."""
 
 

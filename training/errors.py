@@ -1,0 +1,12 @@
+"""What goes wrong in training and evaluation by no fault of the code.
+
+TrainingError
+├── CorpusError          a data file is missing or is not what it should be   (corpus)
+├── EncoderMissingError  the encoder's package is absent or altered           (minilm)
+├── ExportError          the artefact must not be shipped                     (export)
+└── SettingError         `--set` names no setting, or its value does not fit  (train)
+"""
+
+
+class TrainingError(Exception):
+    """The message is one line that names what is wrong and the mend; commands print it and exit 1."""

@@ -1,0 +1,8 @@
+"""The kinds of router by name. This module imports nothing, so that `pointsman --help` needs no numpy."""
+
+from collections.abc import Mapping
+
+KINDS: Mapping[str, str] = {
+    "static": "word vectors and surface features; the shipped default",
+}
+"""Kind -> one line of help. `pointsman train --router KIND` runs `training.fit_KIND`, see `train`."""
