@@ -66,9 +66,7 @@ class MiniLmEmbedding:
         built = graph.build({"embedding": (self.add(graph, ids, mask), ["batch", minilm.WIDTH])}, "embedding")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(
-            built.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(built.SerializeToString(), options, providers=["CPUExecutionProvider"])
         object.__setattr__(self, "session", session)
 
     @property
@@ -127,9 +125,7 @@ def embed(
     passages = [Passage(prompt, cut=False) for prompt in prompts]
     rows = [encoded.input_ids for encoded in preprocessor.encode_passages(passages)]
     documents = TokenRows.of(rows)
-    vectors = word_vectors.build(
-        model.word_embeddings, documents, dimensions=_DIMENSIONS, control=minilm.CONTROL_IDS
-    )
+    vectors = word_vectors.build(model.word_embeddings, documents, dimensions=_DIMENSIONS, control=minilm.CONTROL_IDS)
     features = StaticFeatures.fit(surface.attribute_table(model.vocabulary), vectors, documents)
     made = StaticEmbedding(model.tokenizer_json, features)
     return made, made(rows)

@@ -3,7 +3,7 @@
 They come back in the calibration, which is fitted to wins and ties of rows that training has not seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from training.corpus import STRONG_MODEL, WEAK_MODEL
 from training.embeddings import EncoderName
 from training.many_models import Material
 from training.routers.matrix_factorization import Factors, MatrixFactorizationRouter, with_constant
+from training.train import Progress
 
-Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
 _FOLDS = 20
@@ -106,9 +106,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
         (STRONG_MODEL, WEAK_MODEL),
     )
     router = MatrixFactorizationRouter(embedding, factors, curves, material.models, STRONG_MODEL, WEAK_MODEL)
-    held_out = [
-        np.where(kept[:, None], strength, np.nan) for strength, kept in zip(strengths, kept_back, strict=True)
-    ]
+    held_out = [np.where(kept[:, None], strength, np.nan) for strength, kept in zip(strengths, kept_back, strict=True)]
     return many_models.write(router, many_models.provenance(material, config, curves, held_out), out)
 
 

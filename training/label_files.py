@@ -77,7 +77,9 @@ def split(file: Path, *, labels: int, seed: int, out: Path) -> Divided:
 
 
 def _files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.iterdir() if file.suffix in (".parquet", ".jsonl")) if path.is_dir() else [path]
+    files = (
+        sorted(file for file in path.iterdir() if file.suffix in (".parquet", ".jsonl")) if path.is_dir() else [path]
+    )
     if not files:
         raise CorpusError(f"{path} holds no .parquet or .jsonl file of labels")
     return files

@@ -93,9 +93,7 @@ def read(data: Path, labels: Path | None) -> Material:
     )
 
 
-def provenance(
-    material: Material, config: Any, curves: PairCurves, held_out: Sequence[Floats]
-) -> export.Provenance:
+def provenance(material: Material, config: Any, curves: PairCurves, held_out: Sequence[Floats]) -> export.Provenance:
     """What the manifest tells.
 
     Args:

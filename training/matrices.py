@@ -134,7 +134,9 @@ def _columns(data: Path, name: str, prefix: str, *, tie_below: float = 0.0) -> A
 def _arena_hard(data: Path) -> AnswerMatrix:
     """One row per prompt and model: a rating of 1 to 10."""
     frame = corpus.read_parquet(data / "train/arena_hard.parquet")
-    wide = frame.pivot(on="model", index="prompt", values="judge_score", aggregate_function="first", maintain_order=True)
+    wide = frame.pivot(
+        on="model", index="prompt", values="judge_score", aggregate_function="first", maintain_order=True
+    )
     models = tuple(column for column in wide.columns if column != "prompt")
     quality = wide.select(models).cast(pl.Float64).to_numpy()
     return AnswerMatrix("arena_hard", tuple(wide["prompt"].to_list()), models, quality)

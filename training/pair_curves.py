@@ -125,7 +125,9 @@ def fit(
 def _curves(labelled: dict[tuple[int, int], tuple[Floats, Floats]], count: int, only: tuple[int, ...]) -> PairCurves:
     everything = [np.concatenate(parts) for parts in zip(*labelled.values(), strict=True)]
     # Both ways round, so that the common curve has no offset.
-    common, _ = _platt(np.concatenate([everything[0], -everything[0]]), np.concatenate([everything[1], 1 - everything[1]]))
+    common, _ = _platt(
+        np.concatenate([everything[0], -everything[0]]), np.concatenate([everything[1], 1 - everything[1]])
+    )
     slopes = np.full((count, count), max(common, _MIN_SLOPE))
     offsets = np.zeros((count, count))
     calibrated = np.zeros((count, count), bool)
