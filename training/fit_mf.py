@@ -134,7 +134,9 @@ def factorize(
         models=generator.standard_normal((len(material.models), config.dimensions)),
         weights=np.ones(config.dimensions),
     )
-    judge = _Judge.of(material, battles, inputs, fold == 0, config, generator)
+    judge = _Judge.of(
+        battles, inputs, _chances(material, (fold == 0) & (battles.counts > 0), config.labelled_share), generator
+    )
     adam = _Adam(weights, config)
     best, best_loss, since = weights.factors(), np.inf, 0
     for step in range(config.steps):
@@ -159,8 +161,9 @@ def _chances(material: Material, usable: NDArray[np.bool_], labelled_share: floa
     first_labelled = len(chance) - material.labelled
     groups = ((chance[:first_labelled], 1.0 - labelled_share), (chance[first_labelled:], labelled_share))
     scaled = [rows * (part / sum(float(each.sum()) for each in group)) for group, part in groups for rows in group]
-    joined = np.concatenate(scaled)
-    return joined / joined.sum()
+    joined: NDArray[np.float64] = np.concatenate(scaled)
+    chances: NDArray[np.float64] = joined / joined.sum()
+    return chances
 
 
 @dataclass(slots=True)
@@ -215,9 +218,9 @@ class _Adam:
         first, second = 1.0 - 0.9**self._steps, 1.0 - 0.999**self._steps
         for array, gradient, mean, square in zip(self._arrays, gradients, self._mean, self._square, strict=True):
             decayed = gradient + self._decay * array
-            mean += 0.1 * (decayed - mean)
-            square += 0.001 * (decayed**2 - square)
-            array -= self._rate * (mean / first) / (np.sqrt(square / second) + 1e-8)
+            mean[...] = 0.9 * mean + 0.1 * decayed
+            square[...] = 0.999 * square + 0.001 * decayed**2
+            array[...] = array - self._rate * (mean / first) / (np.sqrt(square / second) + 1e-8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +234,11 @@ class _Judge:
     @classmethod
     def of(
         cls,
-        material: Material,
         battles: Decided,
         inputs: Floats,
-        kept: NDArray[np.bool_],
-        config: Config,
+        chance: NDArray[np.float64],
         generator: np.random.Generator,
     ) -> "_Judge":
-        chance = _chances(material, kept & (battles.counts > 0), config.labelled_share)
         prompts = generator.choice(len(chance), 8_000, p=chance)
         return cls(inputs[prompts], *battles.draw(prompts, generator))
 

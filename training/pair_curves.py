@@ -1,12 +1,13 @@
 """Calibration per pair of models: a raw log-odds becomes P(the strong answer is better), with a tie counting one half.
 
-Each pair has a curve `sigmoid(slope * z + offset)` with a positive slope, so that ranks survive. The curve of a pair the
-other way round follows: the win probabilities of the two sides add up to one. A pair with too few labels takes the curve
-that fits all pairs, and is not listed as calibrated.
+Each pair has a curve `sigmoid(slope * z + offset)` with a positive slope, so that ranks survive. The curve of a pair
+the other way round follows: the win probabilities of the two sides add up to one. A pair with too few labels takes the
+curve that fits all pairs, and is not listed as calibrated.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class PairCurves:
     offsets: Floats
     calibrated: NDArray[np.bool_]
 
-    def __call__(self, log_odds: Floats, strong: int, weak: int) -> Floats:
+    def __call__(self, log_odds: NDArray[np.floating[Any]], strong: int, weak: int) -> Floats:
         """Raw log-odds of `strong` over `weak` -> win probabilities, same shape."""
         z = self.slopes[strong, weak] * np.asarray(log_odds, np.float64) + self.offsets[strong, weak]
         probability: Floats = 1.0 / (1.0 + np.exp(-z))

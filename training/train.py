@@ -71,7 +71,7 @@ def configure(config: type[Any], settings: Sequence[str], *, seed: int) -> Any:
 
 
 def _value(kind: Any, text: str) -> Any:
-    """Read a text as one of the types that settings have: str, int, float, bool, Path, a Literal of texts, each also as `T | None`."""
+    """Read a text as one of the types of settings: str, int, float, bool, Path or Literal of texts, or None."""
     alternatives = typing.get_args(kind)
     if type(None) in alternatives:
         return None if text == "none" else _value(alternatives[0], text)

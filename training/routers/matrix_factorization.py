@@ -1,9 +1,9 @@
 """`mf`: matrix factorisation over all models (RouteLLM, section 4.2).
 
 The strength of model M on prompt q is δ(M, q) = w₂ᵀ(v̂_M ⊙ W₁ᵀe(q)), with v̂_M of unit length and e(q) the prompt's
-embedding; P(s beats w | q) = σ(δ(s, q) − δ(w, q)) before calibration. For a fixed pair that is one linear layer on the
-embedding. Neither layer has a bias: the embedding carries a constant instead, as the paper's embeddings do by nature and
-ours, which are nearly centred, do not.
+embedding; P(s beats w | q) = σ(δ(s, q) − δ(w, q)) before calibration. For a fixed pair that is one linear layer on
+the embedding. Neither layer has a bias: the embedding carries a constant instead, as the paper's embeddings do by
+nature and ours, which are nearly centred, do not.
 """
 
 from collections.abc import Sequence

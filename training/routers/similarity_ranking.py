@@ -1,11 +1,11 @@
 """`sw`: similarity-weighted ranking (RouteLLM, section 4.1). No training: a Bradley-Terry fit for every prompt.
 
-All battles count, those of similar prompts more: the weight of battle i is 10 · 10^(sim_i / max_j sim_j), sim_i being the
-cosine of its prompt and ours. Models are replaced by their tier. P(s beats w) = 1 / (1 + exp(R_w − R_s)), where the
-weighted fit gives R in natural units; 400 / ln 10 of them make Elo points. The paper prints the sign the other way round.
+All battles count, those of similar prompts more: battle i weighs 10 · 10^(sim_i / max_j sim_j), sim_i being the cosine
+of its prompt and ours. Models are replaced by their tier. P(s beats w) = 1 / (1 + exp(R_w − R_s)), where the weighted
+fit gives R in natural units; 400 / ln 10 of them make Elo points. The paper prints the sign the other way round.
 
-A fit needs no battle, only how often tiers beat each other. So each prompt keeps its wins of tier over tier, one product
-with the weights sums them, and Newton's method does the rest: all of it in the graph.
+A fit needs no battle, only how often tiers beat each other. So each prompt keeps its wins of tier over tier, one
+product with the weights sums them, and Newton's method does the rest: all of it in the graph.
 """
 
 from collections.abc import Sequence
