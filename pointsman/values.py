@@ -36,6 +36,8 @@ class Reason(enum.StrEnum):
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
     SCORER_UNAVAILABLE = "scorer_unavailable"
+    STICKY_CONVERSATION = "sticky_conversation"
+    TOOL_LOOP = "tool_loop"
 
 
 class AlphaSource(enum.StrEnum):
