@@ -6,12 +6,13 @@ They come back in the calibration, which is fitted to wins and ties of rows that
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
-from training import embeddings, many_models, pair_curves
+from training import embeddings, export, many_models, pair_curves
 from training.corpus import STRONG_MODEL, WEAK_MODEL
 from training.embeddings import EncoderName
 from training.many_models import Material
@@ -34,7 +35,9 @@ class Config:
     encoder: EncoderName = "minilm"
     labels: Path | None = None
     """File or folder with labels of the pair that will be served."""
-    labelled_share: float = 0.3
+    strong_model: str = STRONG_MODEL
+    weak_model: str = WEAK_MODEL
+    labelled_share: float = 0.5
     """Share of the battles drawn from `labels`, which would drown among the millions of `train/`."""
     dimensions: int = 128
     noise: float = 0.1
@@ -91,7 +94,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     Raises:
         TrainingError: data, encoder or result is not what it should be.
     """
-    material = many_models.read(data, config.labels)
+    material = many_models.read(data, config.labels, (config.strong_model, config.weak_model))
     embedding, vectors = embeddings.embed(
         config.encoder, material.prompts, progress=lambda done, total: progress("encoding", done, total)
     )
@@ -103,11 +106,11 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
         [strength[kept] for strength, kept in zip(strengths, kept_back, strict=True)],
         [matrix.take(np.flatnonzero(kept)) for matrix, kept in zip(material.matrices, kept_back, strict=True)],
         material.models,
-        (STRONG_MODEL, WEAK_MODEL),
+        material.pair,
     )
-    router = MatrixFactorizationRouter(embedding, factors, curves, material.models, STRONG_MODEL, WEAK_MODEL)
+    router = MatrixFactorizationRouter(embedding, factors, curves, material.models, *material.pair)
     held_out = [np.where(kept[:, None], strength, np.nan) for strength, kept in zip(strengths, kept_back, strict=True)]
-    return many_models.write(router, many_models.provenance(material, config, curves, held_out), out)
+    return export.write(router, many_models.provenance(material, config, curves, held_out), out)
 
 
 def factorize(
@@ -182,7 +185,7 @@ class _Weights:
         return [self.projection, self.models, self.weights]
 
     def gradient(
-        self, inputs: NDArray[np.float32], won: NDArray[np.int64], lost: NDArray[np.int64]
+        self, inputs: NDArray[np.floating[Any]], won: NDArray[np.int64], lost: NDArray[np.int64]
     ) -> list[NDArray[np.float64]]:
         """Of the mean of −log σ(δ_won − δ_lost), in the order of `arrays`."""
         length = np.linalg.norm(self.models, axis=1, keepdims=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
-from training import embeddings, many_models, matrices, pair_curves, tiers
+from training import embeddings, export, many_models, matrices, pair_curves, tiers
 from training.corpus import STRONG_MODEL, WEAK_MODEL
 from training.embeddings import EncoderName
 from training.many_models import Material
@@ -26,7 +26,9 @@ class Config:
     encoder: EncoderName = "minilm"
     labels: Path | None = None
     """File or folder with labels of the pair that will be served."""
-    labelled_share: float = 0.5
+    strong_model: str = STRONG_MODEL
+    weak_model: str = WEAK_MODEL
+    labelled_share: float = 0.3
     """Share of all weight that the battles of `labels` get, which would drown among the millions of `train/`."""
     even: float = 1.0
     """A prompt with n battles weighs n^(1 - even): 0 is the paper, where a prompt that 51 models answered weighs
@@ -41,15 +43,15 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     Raises:
         TrainingError: data, encoder or result is not what it should be.
     """
-    material = many_models.read(data, config.labels)
+    material = many_models.read(data, config.labels, (config.strong_model, config.weak_model))
     embedding, vectors = embeddings.embed(
         config.encoder, material.prompts, progress=lambda done, total: progress("encoding", done, total)
     )
     ranking = Ranking.of(vectors, _weighted_wins(material, config), tiers.tiers(material.ratings))
     held_out = _held_out(material, ranking, config, progress)
-    curves = pair_curves.fit(held_out, material.matrices, material.models, (STRONG_MODEL, WEAK_MODEL))
-    router = SimilarityRankingRouter(embedding, ranking, curves, material.models, STRONG_MODEL, WEAK_MODEL)
-    return many_models.write(router, many_models.provenance(material, config, curves, held_out), out)
+    curves = pair_curves.fit(held_out, material.matrices, material.models, material.pair)
+    router = SimilarityRankingRouter(embedding, ranking, curves, material.models, *material.pair)
+    return export.write(router, many_models.provenance(material, config, curves, held_out), out)
 
 
 def tier_wins(matrix: AnswerMatrix, tier: NDArray[np.int64], count: int) -> Floats:

@@ -78,10 +78,10 @@ def sources(data: Path) -> tuple[SourceFile, ...]:
     return tuple(source for source in corpus.read_sources(data) if source.name.startswith("train/"))
 
 
-def labelled_pair(labelled: LabelledSet) -> AnswerMatrix:
-    """A set with labels for the strong and the weak model alone, as a matrix of two models."""
+def labelled_pair(labelled: LabelledSet, pair: tuple[str, str]) -> AnswerMatrix:
+    """A set with labels for a strong and a weak model alone, as a matrix of these two models."""
     quality = np.stack([labelled.strong, labelled.weak], axis=1)
-    return AnswerMatrix(labelled.name, labelled.prompts, (corpus.STRONG_MODEL, corpus.WEAK_MODEL), quality)
+    return AnswerMatrix(labelled.name, labelled.prompts, pair, quality)
 
 
 def known_models(matrices: Sequence[AnswerMatrix]) -> tuple[str, ...]:

@@ -75,9 +75,13 @@ class MatrixFactorizationRouter:
     def tokenizer_json(self) -> str:
         return self.embedding.tokenizer_json
 
+    def strengths(self, rows: Sequence[Sequence[int]]) -> Floats:
+        """Raw strength of every model on prompts given as token ids. [prompts, models]."""
+        return self.factors.strengths(self.embedding(rows))
+
     def win_probability(self, rows: Sequence[Sequence[int]]) -> Floats:
         """What training says about prompts given as token ids, for the default pair. [prompts]."""
-        strengths = self.factors.strengths(self.embedding(rows))
+        strengths = self.strengths(rows)
         strong, weak = self.models.index(self.strong_model), self.models.index(self.weak_model)
         return self.curves(strengths[:, strong] - strengths[:, weak], strong, weak).astype(np.float32)
 
