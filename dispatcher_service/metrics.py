@@ -5,21 +5,33 @@ and statuses never stand in one metric with a tenant; no histogram has a tenant.
 for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service.auth import Method, Result
+from dispatcher_service.breaker import BreakerState
+from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Bill, Choice, Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
 
+_BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
+
 MAX_TENANT_LABELS = 200
 OTHER = "other"
-_PREFIX = "pointsman_dispatcher"
+PREFIX = "pointsman_dispatcher"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 # Tie-half probabilities crowd between .4 and .7: the buckets are finer there.
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+
+
+def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
+    """The label of a tenant: the first of the configured ones, in the file's order, have one of their own."""
+    own = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+    return lambda tenant_id: tenant_id if tenant_id in own else OTHER
 
 
 class Metrics:
@@ -27,19 +39,20 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
         """`tenants` are the configured ones, in the file's order: the first 200 get a label of their own."""
-        self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+        self._tenant = tenant_labels(tenants)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{_PREFIX}_{name}", text, labels, registry=registry)
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{_PREFIX}_{name}", text, labels, registry=registry)
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
         self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
@@ -52,10 +65,16 @@ class Metrics:
         self._usage_missing = counter(
             "usage_missing", "Calls billed at an estimate, since the upstream reported no usage.", "model"
         )
+        self._idempotency = counter(
+            "idempotency", "What became of requests that callers named, by event (see idempotency.EVENTS).", "event"
+        )
         self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
         self._pair_mismatch = gauge(
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
+        self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
+        self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
+        self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
         self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
@@ -78,9 +97,35 @@ class Metrics:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
 
+    def authenticated(self, method: Method, result: Result) -> None:
+        """See `auth.Observe`."""
+        self._auth.labels(method.value, result.value).inc()
+
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""
         self._scorer.labels(result).observe(seconds)
+
+    def request_named(self, event: str) -> None:
+        """What became of a request that its caller named. See `idempotency.Idempotent`."""
+        self._idempotency.labels(event).inc()
+
+    def attempt_began(self, deployment: str) -> None:
+        """See `gates.Observe`."""
+        self._upstream_in_flight.labels(deployment).inc()
+
+    def attempt_ended(self, deployment: str, result: AttemptResult) -> None:
+        """See `gates.Observe`."""
+        self._upstream_in_flight.labels(deployment).dec()
+        self._attempts.labels(deployment, result.value).inc()
+
+    def attempt_skipped(self, deployment: str) -> None:
+        """See `gates.Observe`."""
+        self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
+
+    def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
+        """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
+        for deployment, state in states.items():
+            self._breaker.labels(deployment).set_function(partial(_as_number, state))
 
     @contextmanager
     def in_flight(self, method: str) -> Iterator[None]:
@@ -93,8 +138,7 @@ class Metrics:
         self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
         if outcome.choice is None:
             return
-        tenant = outcome.request.tenant_id
-        label = tenant if tenant in self._tenants else OTHER
+        label = self._tenant(outcome.request.tenant_id)
         self._observe_choice(label, outcome.choice)
         if outcome.deployment is not None:
             self._upstream.labels(outcome.choice.model).observe(outcome.upstream_seconds)
@@ -120,3 +164,7 @@ class Metrics:
             self._tokens.labels(model, token_class).inc(count)
         if bill.usage.source is UsageSource.ESTIMATED:
             self._usage_missing.labels(model).inc()
+
+
+def _as_number(state: Callable[[], BreakerState]) -> float:
+    return _BREAKER_STATES[state()]

@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pointsman.dispatcher.v1 import chat_pb2 as _chat_pb2
 from pointsman.dispatcher.v1 import decision_pb2 as _decision_pb2
 import builtins as _builtins
@@ -21,6 +22,46 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Idempotency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdempotencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Idempotency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDEMPOTENCY_UNSPECIFIED: _Idempotency.ValueType  # 0
+    """The caller gave no id, or the tenant keeps no results."""
+    IDEMPOTENCY_KEPT: _Idempotency.ValueType  # 1
+    """Kept: a retry gets this result."""
+    IDEMPOTENCY_REPLAYED: _Idempotency.ValueType  # 2
+    """This is the first result again. Its costs are those of the first call."""
+    IDEMPOTENCY_TOO_LARGE: _Idempotency.ValueType  # 3
+    """Larger than 1 MiB and not kept: a retry runs anew."""
+    IDEMPOTENCY_NOT_KEPT: _Idempotency.ValueType  # 4
+    """It could not be written: a retry runs anew."""
+
+class Idempotency(_Idempotency, metaclass=_IdempotencyEnumTypeWrapper):
+    """Idempotency says what became of a result under the request id that the
+    caller gave. A tenant keeps results for a while (`idempotency_retention`). A
+    retry with the same id and body in that time gets the first result again, as
+    one message or as a stream of the decision, one delta per choice and the end:
+    it calls no model and costs nothing. While the first is being answered, the
+    retry fails with ABORTED and RetryInfo; another body under the same id fails
+    with INVALID_ARGUMENT. An error that cost nothing is not kept; one that cost
+    something is, and is returned again. After a crash the request runs anew.
+    """
+
+IDEMPOTENCY_UNSPECIFIED: Idempotency.ValueType  # 0
+"""The caller gave no id, or the tenant keeps no results."""
+IDEMPOTENCY_KEPT: Idempotency.ValueType  # 1
+"""Kept: a retry gets this result."""
+IDEMPOTENCY_REPLAYED: Idempotency.ValueType  # 2
+"""This is the first result again. Its costs are those of the first call."""
+IDEMPOTENCY_TOO_LARGE: Idempotency.ValueType  # 3
+"""Larger than 1 MiB and not kept: a retry runs anew."""
+IDEMPOTENCY_NOT_KEPT: Idempotency.ValueType  # 4
+"""It could not be written: a retry runs anew."""
+Global___Idempotency: _TypeAlias = Idempotency  # noqa: Y015
 
 @_typing.final
 class CompleteRequest(_message.Message):
@@ -55,7 +96,9 @@ class CompleteRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request, at most 128 characters of printable
-    ASCII. Returned and logged. Default (empty): the dispatcher makes one.
+    ASCII. Returned and logged. Choose a new one for each request, and the
+    same for its retries (see Idempotency). Default (empty): the dispatcher
+    makes one, and no result is kept.
     """
     alpha: _builtins.float
     """Overrides the tenant's alpha for this request, where the tenant's policy
@@ -106,8 +149,11 @@ class CompleteResponse(_message.Message):
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's request id, or the one the dispatcher made."""
+    idempotency: Global___Idempotency.ValueType
+    """Whether this is the first result, and whether a retry would get it."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """Which model answered, why, and what it cost."""
@@ -132,10 +178,11 @@ class CompleteResponse(_message.Message):
         choices: _abc.Iterable[_chat_pb2.Choice] | None = ...,
         usage: _chat_pb2.Usage | None = ...,
         origin: _chat_pb2.Origin | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "decision", b"decision", "origin", b"origin", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "decision", b"decision", "idempotency", b"idempotency", "origin", b"origin", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -216,9 +263,12 @@ class StreamCompleteResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
-        """First: the decision, before the model has said anything."""
+        """First: the decision, as soon as a model begins to answer. Until then
+        another deployment or model may take over.
+        """
 
     @_builtins.property
     def delta(self) -> Global___StreamDelta:
@@ -228,18 +278,25 @@ class StreamCompleteResponse(_message.Message):
     def finished(self) -> Global___StreamFinished:
         """Last: how it ended and what it cost."""
 
+    @_builtins.property
+    def failed(self) -> Global___StreamFailed:
+        """Last, in place of `finished`, if the answer broke off: what was used until
+        then. The gRPC error that says why follows.
+        """
+
     def __init__(
         self,
         *,
         started: Global___StreamStarted | None = ...,
         delta: Global___StreamDelta | None = ...,
         finished: Global___StreamFinished | None = ...,
+        failed: Global___StreamFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "failed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -253,8 +310,11 @@ class StreamStarted(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's request id, or the one the dispatcher made."""
+    idempotency: Global___Idempotency.ValueType
+    """REPLAYED if this stream is the first result again, else unspecified."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """The decision. Its costs are not known yet (`COST_SOURCE_PENDING`)."""
@@ -264,10 +324,11 @@ class StreamStarted(_message.Message):
         *,
         request_id: _builtins.str = ...,
         decision: _decision_pb2.Decision | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "idempotency", b"idempotency", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,12 +345,17 @@ class StreamDelta(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The choice that it belongs to."""
     content: _builtins.str
     """Text to append."""
     refusal: _builtins.str
     """Refusal to append."""
+    extra_json: _builtins.str
+    """What the upstream's piece holds beside these, as in Choice, with what its
+    delta holds under `delta`: a JSON object. Default (empty): nothing.
+    """
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
         """Pieces of tool calls."""
@@ -306,10 +372,11 @@ class StreamDelta(_message.Message):
         refusal: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
         logprobs: _chat_pb2.Logprobs | None = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,6 +426,10 @@ class StreamFinished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FINISH_REASONS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
+    idempotency: Global___Idempotency.ValueType
+    """Whether this is the first result, and whether a retry would get it."""
     @_builtins.property
     def finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_chat_pb2.FinishReason.ValueType]:
         """Why the model stopped: one per choice, by index."""
@@ -375,6 +446,12 @@ class StreamFinished(_message.Message):
     def origin(self) -> _chat_pb2.Origin:
         """What the upstream says of its answer."""
 
+    @_builtins.property
+    def upstream_finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The upstream's own words where `finish_reasons` has UNSPECIFIED, by index;
+        empty at the others. Empty if all are known.
+        """
+
     def __init__(
         self,
         *,
@@ -382,14 +459,54 @@ class StreamFinished(_message.Message):
         usage: _chat_pb2.Usage | None = ...,
         decision: _decision_pb2.Decision | None = ...,
         origin: _chat_pb2.Origin | None = ...,
+        upstream_finish_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "idempotency", b"idempotency", "origin", b"origin", "upstream_finish_reasons", b"upstream_finish_reasons", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamFinished: _TypeAlias = StreamFinished  # noqa: Y015
+
+@_typing.final
+class StreamFailed(_message.Message):
+    """StreamFailed closes a stream that broke off. No other model takes over: its
+    answer would not continue what was already sent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The ErrorInfo reason of the gRPC error that follows."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """Tokens used until then: the upstream's count if it came, else an estimate.
+        Unset if nothing was used.
+        """
+
+    @_builtins.property
+    def decision(self) -> _decision_pb2.Decision:
+        """The decision again, now with its costs."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        decision: _decision_pb2.Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamFailed: _TypeAlias = StreamFailed  # noqa: Y015
 
 @_typing.final
 class RouteRequest(_message.Message):
