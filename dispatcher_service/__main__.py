@@ -5,6 +5,7 @@ python -m dispatcher_service check-config FILE     check a configuration file, o
 python -m dispatcher_service --help                list the settings
 """
 
+import asyncio
 import os
 import sys
 import time
@@ -15,17 +16,24 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
+from dispatcher_service.booking import Book
+from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.decision_log import DecisionLog
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.ledger.contract import Ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
+from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.rendering import record_json
 from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
+from dispatcher_service.upkeep import Upkeep
 from dispatcher_service.upstream import OpenAIUpstream
 from pointsman.dispatcher.v1 import dispatcher_pb2_grpc
 from pointsman.runtime import entry
@@ -36,6 +44,8 @@ accounts for its cost.
 
   python -m dispatcher_service                      serve
   python -m dispatcher_service check-config FILE    check a configuration file, offline"""
+
+_LAST_WRITES_SECONDS = 5.0
 
 
 def main(argv: list[str]) -> int:
@@ -59,6 +69,7 @@ async def _serve(settings: Settings) -> None:
     catalogue = _load(settings.config)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
+    budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
     notices = Notices()
     try:
         decision_log = DecisionLog(settings.decision_log)
@@ -70,6 +81,11 @@ async def _serve(settings: Settings) -> None:
         raise StartError(
             f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
         ) from error
+    ledger = _open_ledger(settings.ledger)
+    book = Book(ledger, observe=budget_metrics, clock=time.monotonic, wall_clock=time.time, drain=settings.drain)
+    pacer = LedgerPacer(ledger, clock=time.monotonic, wall_clock=time.time, observe=budget_metrics.paced)
+    upkeep = Upkeep(ledger, catalogue=lambda: catalogue, observe=budget_metrics)
+    background: list[asyncio.Task[None]] = []
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
     def record(outcome: Outcome) -> None:
@@ -80,9 +96,11 @@ async def _serve(settings: Settings) -> None:
 
     servicer = DispatcherServicer(
         dispatcher=Dispatcher(
-            catalogue=catalogue,
+            catalogue=lambda: catalogue,
             scorer=scorer,
             upstream=upstream,
+            book=book,
+            pacer=pacer,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
@@ -96,9 +114,16 @@ async def _serve(settings: Settings) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
 
     async def prepare() -> None:
-        """Nothing to wait for: without a scorer each tenant's policy answers."""
+        """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        background.extend([asyncio.create_task(upkeep.run()), asyncio.create_task(pacer.run())])
 
     async def close() -> None:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await book.close(_LAST_WRITES_SECONDS)
+        await pacer.close(_LAST_WRITES_SECONDS)
+        await ledger.close()
         await scorer.close()
         await upstream.close()
         decision_log.close()
@@ -127,6 +152,15 @@ def _load(config: str) -> Catalogue:
             return load_catalogue(path)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _open_ledger(url: str) -> Ledger:
+    try:
+        return open_ledger(url or default_url(os.environ))
+    except (ValueError, OSError, LedgerUnavailable) as error:
+        raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
+    except ImportError as error:
+        raise StartError(f"DISPATCHER_LEDGER={url}: needs the extra: pip install 'pointsman[redis]'") from error
 
 
 def _check_config(path: Path) -> int:

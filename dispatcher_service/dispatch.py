@@ -1,16 +1,18 @@
 """The use case: one request, from a tenant's question to an answer with its decision and its cost."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.attempts import Attempts
+from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
+from dispatcher_service.costing import Expectations
 from dispatcher_service.outcome import Bill, Choice, Record
-from dispatcher_service.ports import Scorer, Upstream
+from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
 
 
@@ -45,24 +47,31 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        catalogue: Callable[[], Catalogue],
         scorer: Scorer,
         upstream: Upstream,
+        book: Book,
+        pacer: Pacer,
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch."""
+        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch.
+
+        `catalogue` is asked once per request, which then keeps to that configuration to its end.
+        """
+        expectations = Expectations()
         self._catalogue = catalogue
-        self._chooser = Chooser(catalogue=catalogue, scorer=scorer, clock=clock)
-        self._attempts = Attempts(catalogue=catalogue, upstream=upstream)
+        self._pacer = pacer
+        self._chooser = Chooser(scorer=scorer, pacer=pacer, expectations=expectations, clock=clock)
+        self._attempts = Attempts(upstream=upstream, book=book, pacer=pacer, expectations=expectations)
         self._record = record
         self._clock = clock
         self._wall_clock = wall_clock
 
     async def route(self, request: Request) -> Choice:
         """The decision alone: calls no upstream, spends nothing, changes no state, records nothing."""
-        return await self._chooser.choose(request, None)
+        return await self._chooser.choose(self._progress(request, "Route"), preview=True)
 
     async def complete(self, request: Request) -> Answer:
         """The whole answer.
@@ -70,12 +79,11 @@ class Dispatcher:
         Raises:
             PointsmanError: see errors.py. What was spent until then is in the record.
         """
-        with self._progress(request, "Complete") as progress:
-            choice = progress.choice = await self._chooser.choose(request, progress)
-            completion = await self._attempts.complete(choice, progress)
-            finish_reasons = tuple(choice.finish_reason for choice in completion.choices)
-            bill = progress.settle(finish_reasons, completion.usage)
-            return Answer(choice=choice, completion=completion, bill=bill)
+        with self._progress(request, "Complete") as progress, self._paced(progress):
+            progress.choice = await self._chooser.choose(progress)
+            completion = await self._attempts.complete(progress)
+            bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
+            return Answer(choice=progress.choice, completion=completion, bill=bill)
 
     async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
         """The answer as it is written: `Started`, deltas, `Finished`.
@@ -86,23 +94,33 @@ class Dispatcher:
         Raises:
             PointsmanError: see errors.py.
         """
-        with self._progress(request, "StreamComplete") as progress:
-            choice = progress.choice = await self._chooser.choose(request, progress)
-            yield Started(choice)
-            async with contextlib.aclosing(self._attempts.stream(choice, progress)) as events:
+        with self._progress(request, "StreamComplete") as progress, self._paced(progress):
+            progress.choice = await self._chooser.choose(progress)
+            async with contextlib.aclosing(self._attempts.stream(progress)) as events:
                 async for event in events:
-                    if isinstance(event, Delta):
+                    if isinstance(event, Choice):
+                        yield Started(event)
+                    elif isinstance(event, Delta):
                         yield event
                     else:
-                        bill = progress.settle(event.finish_reasons, event.usage)
-                        yield Finished(choice=choice, end=event, bill=bill)
+                        bill = progress.settle(event.finish_reasons)
+                        yield Finished(choice=progress.choice, end=event, bill=bill)
 
     def _progress(self, request: Request, method: str) -> Progress:
         return Progress(
             request,
             method,
-            models=self._catalogue.models,
+            catalogue=self._catalogue(),
             record=self._record,
             clock=self._clock,
             wall_clock=self._wall_clock,
         )
+
+    @contextlib.contextmanager
+    def _paced(self, progress: Progress) -> Iterator[None]:
+        """Tells pacing what the request cost in the end."""
+        try:
+            yield
+        finally:
+            if progress.expected is not None:
+                self._pacer.settled(progress.policy, estimated=progress.expected, actual=progress.cost)

@@ -6,7 +6,7 @@ from google.protobuf import json_format, timestamp_pb2
 
 from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Delta, FinishReason, Logprobs, Origin, TokenLogprob
-from dispatcher_service.outcome import Bill, Choice, Outcome
+from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, status_of
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Reason, Tier
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
@@ -16,12 +16,15 @@ _REASONS = {
     Reason.AT_OR_ABOVE_ALPHA: decision_pb2.REASON_AT_OR_ABOVE_ALPHA,
     Reason.BELOW_ALPHA: decision_pb2.REASON_BELOW_ALPHA,
     Reason.SCORER_UNAVAILABLE: decision_pb2.REASON_SCORER_UNAVAILABLE,
+    Reason.BUDGET_DEGRADED: decision_pb2.REASON_BUDGET_DEGRADED,
+    Reason.LEDGER_UNAVAILABLE: decision_pb2.REASON_LEDGER_UNAVAILABLE,
 }
 _ALPHA_SOURCES = {
     None: decision_pb2.ALPHA_SOURCE_UNSPECIFIED,
     AlphaSource.FIXED: decision_pb2.ALPHA_SOURCE_FIXED,
     AlphaSource.SHARE: decision_pb2.ALPHA_SOURCE_SHARE,
     AlphaSource.OVERRIDE: decision_pb2.ALPHA_SOURCE_OVERRIDE,
+    AlphaSource.PACED: decision_pb2.ALPHA_SOURCE_PACED,
 }
 _FINISH_REASONS = {
     FinishReason.UNKNOWN: chat_pb2.FINISH_REASON_UNSPECIFIED,
@@ -51,6 +54,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         alpha_source=_ALPHA_SOURCES[choice.alpha_source],
         win_probability=made.win_probability,
         cost_source=decision_pb2.COST_SOURCE_PENDING,
+        price_version=choice.price_version,
     )
     if prediction is not None:
         message.scorer = prediction.scorer
@@ -161,4 +165,19 @@ def _record(outcome: Outcome) -> decision_pb2.DecisionRecord:
         time_to_first_token_seconds=outcome.first_token_seconds or 0.0,
         message_count=len(chat.messages),
         text_bytes=chat.text_bytes,
+        attempts=[_attempt(attempted) for attempted in outcome.attempts],
+    )
+
+
+def _attempt(attempted: Attempted) -> decision_pb2.Attempt:
+    used = attempted.usage
+    return decision_pb2.Attempt(
+        model=attempted.model,
+        deployment=attempted.deployment.name,
+        status=status_of(attempted.error),
+        cost_nano_usd=attempted.cost,
+        cost_source=decision_pb2.COST_SOURCE_PENDING if used is None else _COST_SOURCES[used.source],
+        price_version=attempted.price_version,
+        usage=None if used is None else usage(used),
+        seconds=attempted.seconds,
     )

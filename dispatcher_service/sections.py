@@ -5,15 +5,19 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from dispatcher_service.catalogue import OnScorerFailure
+from dispatcher_service.budget import OnExhausted
+from dispatcher_service.catalogue import OnLedgerFailure, OnScorerFailure
+from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
 
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
+_UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
@@ -40,6 +44,21 @@ class PriceSection(_Section):
     reasoning: _Usd | None = None
 
 
+def _epoch(moment: object) -> int:
+    """A date or a time of the file in seconds since the epoch."""
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError("write a date, or a time with its offset such as 2026-01-01T00:00:00Z")
+    return int(moment.timestamp())
+
+
+class DatedPriceSection(PriceSection):
+    """One of several `price` entries of a model; a date begins at 00:00 UTC."""
+
+    effective_from: Annotated[int, BeforeValidator(_epoch)] = 0
+
+
 class PartTokensSection(_Section):
     """`part_tokens` of a model."""
 
@@ -48,12 +67,21 @@ class PartTokensSection(_Section):
     file: _Tokens | None = None
 
 
+# The tags stand in pydantic's paths, where `describe` leaves them out.
+_Prices = Annotated[
+    Annotated[PriceSection, Tag("<table>")] | Annotated[list[DatedPriceSection], Field(min_length=1), Tag("<array>")],
+    Discriminator(lambda value: "<array>" if isinstance(value, list) else "<table>"),
+]
+
+
 class ModelSection(_Section):
     """One of `[[models]]`."""
 
     name: _Name
-    price: PriceSection
+    price: _Prices
     part_tokens: PartTokensSection = PartTokensSection()
+    max_output_tokens: _Tokens | None = None
+    prompt_overhead_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 256
 
 
 class DeploymentSection(_Section):
@@ -80,6 +108,16 @@ class TenantSection(_Section):
     allow_alpha_override: bool = False
     extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
     scorer: str = ""
+    usd_per_hour: _UsdLimit | None = None
+    usd_per_day: _UsdLimit | None = None
+    usd_per_month: _UsdLimit | None = None
+    on_exhausted: OnExhausted = OnExhausted.DEGRADE
+    overdraft_usd: _UsdLimit | None = None
+    on_ledger_failure: OnLedgerFailure = OnLedgerFailure.REJECT
+    pace: bool = True
+    pacing_window_calls: Annotated[int, Field(ge=20, le=1_000_000)] = DEFAULT_WINDOW_CALLS
+    pacing_memory_calls: Annotated[int, Field(ge=100, le=10_000_000)] = DEFAULT_MEMORY_CALLS
+    pacing_lease_calls: Annotated[int, Field(ge=1, le=10_000)] = DEFAULT_LEASE_CALLS
 
 
 class FileSection(_Section):
@@ -93,7 +131,7 @@ class FileSection(_Section):
 
 def describe(problem: Mapping[str, Any]) -> str:
     """One of pydantic's problems with a file, as `key.path: mend`."""
-    loc = [str(part) for part in problem["loc"]]
+    loc = [part for part in map(str, problem["loc"]) if not part.startswith("<")]
     key = ".".join(loc)
     if problem["type"] == "extra_forbidden":
         known = _keys_beside(loc)
@@ -109,7 +147,7 @@ def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
     sections: dict[str, type[BaseModel]] = {
         "scorer": ScorerSection,
-        "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
+        "models": DatedPriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
         "deployments": DeploymentSection,
         "tenants": TenantSection,
     }

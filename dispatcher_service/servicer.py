@@ -1,6 +1,7 @@
 """The gRPC face of the dispatcher: protos in, protos out, errors as rich statuses."""
 
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -10,7 +11,7 @@ from dispatcher_service.answer import Delta
 from dispatcher_service.auth import TrustedMetadata
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Dispatcher, Started
-from dispatcher_service.errors import InvalidRequest, PointsmanError
+from dispatcher_service.errors import BudgetExhausted, InvalidRequest, PointsmanError
 from dispatcher_service.metrics import Metrics
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.runtime.boundary import Boundary
@@ -99,10 +100,22 @@ def _to_status(error: Exception) -> RichStatus | None:
     if not isinstance(error, PointsmanError):
         return None
     violations = (Violation(error.field, error.mend),) if isinstance(error, InvalidRequest) else ()
+    quota, metadata = None, {}
+    if isinstance(error, BudgetExhausted):
+        quota = (f"usd_per_{error.period}", str(error))
+        metadata = {
+            "period": error.period,
+            "limit_usd": error.limit,
+            "left_usd": error.left,
+            "needed_usd": error.needed,
+            "window_end": datetime.fromtimestamp(error.window_end, tz=UTC).isoformat().replace("+00:00", "Z"),
+        }
     return RichStatus(
         code=grpc.StatusCode[error.status],
         message=str(error),
         reason=error.reason,
         violations=violations,
         retry_after=error.retry_after,
+        quota=quota,
+        metadata=metadata,
     )

@@ -41,6 +41,13 @@ class Settings:
         "no text of conversations.",
         unit="none, stdout or path",
     )
+    ledger: str = setting(
+        "",
+        meaning="The money book: `sqlite:FILE` (add `?durable=1` to survive power cuts too), `redis://host:port/db` "
+        "for many hosts (`rediss://` and `redis+cluster://` likewise), or `memory:`, which forgets. Unset: a SQLite "
+        "file under $XDG_STATE_HOME/pointsman or ~/.local/state/pointsman, which all dispatchers of this user share.",
+        unit="url",
+    )
     max_conversation_bytes: int = setting(
         1_048_576,
         meaning="UTF-8 text of one conversation; more is refused.",

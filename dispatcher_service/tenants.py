@@ -5,11 +5,13 @@ Prices are written in USD per million tokens and read as exact decimals, never a
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pydantic
 
+from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
@@ -20,11 +22,14 @@ from dispatcher_service.catalogue import (
     TenantPolicy,
 )
 from dispatcher_service.chat import OWNED_KEYS, PartKind
+from dispatcher_service.pacing_targets import pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.sections import (
+    DatedPriceSection,
     DeploymentSection,
     FileSection,
+    ModelSection,
     PartTokensSection,
     PriceSection,
     TenantSection,
@@ -75,6 +80,10 @@ def _inconsistencies(file: FileSection) -> list[str]:
         f"deployments: model {name!r} has several: keep one"
         for name in _repeated([deployment.model for deployment in file.deployments])
     ]
+    for section in file.models:
+        begins = [price.effective_from for price in _prices(section.price)]
+        if len(set(begins)) < len(begins):
+            problems.append(f"models.{section.name}.price: two entries have the same effective_from: keep one")
     for deployment in file.deployments:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
@@ -92,32 +101,85 @@ def _inconsistencies(file: FileSection) -> list[str]:
             for key in tenant.extra_body_keys
             if key in OWNED_KEYS
         ]
-        if (tenant.alpha is None) == (tenant.strong_call_share is None):
-            problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
     return problems
+
+
+def _dial_problems(tenant: TenantSection) -> Iterator[str]:
+    if tenant.alpha is not None and tenant.strong_call_share is not None:
+        yield ": set one of strong_call_share and alpha, not both"
+    if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and _limits(tenant)):
+        yield ": set strong_call_share, alpha, or a limit such as usd_per_day that is paced"
+
+
+def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterator[str]:
+    borrows = tenant.on_exhausted is OnExhausted.BORROW
+    if borrows and not tenant.overdraft_usd:
+        yield ".overdraft_usd: missing: say how far on_exhausted = 'borrow' may go over a limit"
+    if not borrows and tenant.overdraft_usd is not None:
+        yield ".overdraft_usd: only for on_exhausted = 'borrow': remove it"
+    if not _limits(tenant):
+        return
+    for model in models:
+        if model.name in (tenant.strong_model, tenant.weak_model) and model.max_output_tokens is None:
+            yield (
+                f": has a limit, but models.{model.name}.max_output_tokens is not set, so that a call without "
+                "max_tokens has no bound: set it"
+            )
 
 
 def _freeze(file: FileSection) -> Catalogue:
     return Catalogue(
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
         models={
-            model.name: Model(name=model.name, price=_price(model.price), part_tokens=_part_tokens(model.part_tokens))
+            model.name: Model(
+                name=model.name,
+                prices=_prices(model.price),
+                part_tokens=_part_tokens(model.part_tokens),
+                max_output_tokens=model.max_output_tokens,
+                prompt_overhead_tokens=model.prompt_overhead_tokens,
+            )
             for model in file.models
         },
         deployments=_by_model(file.deployments),
-        tenants={
-            tenant_id: TenantPolicy(
-                tenant_id=tenant_id,
-                pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
-                dial=_dial(tenant),
-                on_scorer_failure=tenant.on_scorer_failure,
-                allow_alpha_override=tenant.allow_alpha_override,
-                extra_body_keys=frozenset(tenant.extra_body_keys),
-                scorer=tenant.scorer,
-            )
-            for tenant_id, tenant in file.tenants.items()
-        },
+        tenants={tenant_id: _policy(tenant_id, tenant) for tenant_id, tenant in file.tenants.items()},
     )
+
+
+def _policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
+    limits = _limits(tenant)
+    paced = pacing_policy(
+        share=tenant.strong_call_share,
+        alpha=tenant.alpha,
+        limits=limits,
+        window_calls=tenant.pacing_window_calls,
+        memory_calls=tenant.pacing_memory_calls,
+        lease_calls=tenant.pacing_lease_calls,
+    )
+    return TenantPolicy(
+        tenant_id=tenant_id,
+        pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
+        dial=_dial(tenant),
+        on_scorer_failure=tenant.on_scorer_failure,
+        allow_alpha_override=tenant.allow_alpha_override,
+        extra_body_keys=frozenset(tenant.extra_body_keys),
+        scorer=tenant.scorer,
+        limits=limits,
+        on_exhausted=tenant.on_exhausted,
+        overdraft=_nano(tenant.overdraft_usd or Decimal(0)),
+        on_ledger_failure=tenant.on_ledger_failure,
+        pacing=paced if tenant.pace else None,
+    )
+
+
+def _limits(tenant: TenantSection) -> tuple[Limit, ...]:
+    amounts = {
+        Period.HOUR: tenant.usd_per_hour,
+        Period.DAY: tenant.usd_per_day,
+        Period.MONTH: tenant.usd_per_month,
+    }
+    return tuple(Limit(period, _nano(amount)) for period, amount in amounts.items() if amount is not None)
 
 
 def _by_model(sections: list[DeploymentSection]) -> dict[str, tuple[Deployment, ...]]:
@@ -137,29 +199,37 @@ def _by_model(sections: list[DeploymentSection]) -> dict[str, tuple[Deployment, 
     return by_model
 
 
-def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare:
+def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare | None:
     if tenant.alpha is not None:
         return FixedAlpha(tenant.alpha)
-    assert tenant.strong_call_share is not None  # _inconsistencies has refused a tenant with neither
-    return StrongCallShare(tenant.strong_call_share)
+    return None if tenant.strong_call_share is None else StrongCallShare(tenant.strong_call_share)
 
 
 def _part_tokens(bounds: PartTokensSection) -> dict[PartKind, int]:
     return {PartKind(kind): bound for kind, bound in bounds if bound is not None}
 
 
-def _price(price: PriceSection) -> Price:
-    def nano(usd: Decimal) -> int:
-        return int(usd * NANO_USD_PER_USD)
+def _prices(section: PriceSection | list[DatedPriceSection]) -> tuple[Price, ...]:
+    if isinstance(section, PriceSection):
+        return (_price(section, 0),)
+    dated = [_price(entry, entry.effective_from) for entry in section]
+    return tuple(sorted(dated, key=lambda price: price.effective_from))
 
+
+def _price(price: PriceSection, effective_from: int) -> Price:
     return Price(
-        input=nano(price.input),
+        input=_nano(price.input),
         # Upstreams that give no discount bill cached tokens as input and reasoning as output.
-        cached_input=nano(price.input if price.cached_input is None else price.cached_input),
-        cache_write=nano(price.input if price.cache_write is None else price.cache_write),
-        output=nano(price.output),
-        reasoning=nano(price.output if price.reasoning is None else price.reasoning),
+        cached_input=_nano(price.input if price.cached_input is None else price.cached_input),
+        cache_write=_nano(price.input if price.cache_write is None else price.cache_write),
+        output=_nano(price.output),
+        reasoning=_nano(price.output if price.reasoning is None else price.reasoning),
+        effective_from=effective_from,
     )
+
+
+def _nano(usd: Decimal) -> int:
+    return int(usd * NANO_USD_PER_USD)
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

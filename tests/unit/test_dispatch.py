@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dispatcher_service.answer import Delta
+from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
@@ -26,10 +27,13 @@ from dispatcher_service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from dispatcher_service.ledger.contract import Ledger
+from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
+from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
-from tests.fakes import FakeScorer, FakeUpstream
+from tests.fakes import FakeObserver, FakeScorer, FakeUpstream
 
 STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)
 WEAK_PRICE = Price(input=1_000_000, cached_input=0, cache_write=0, output=2_000_000, reasoning=0)
@@ -58,12 +62,19 @@ class Bench:
         scorer: FakeScorer | None = None,
         upstream: FakeUpstream | None = None,
         small_part_tokens: dict[PartKind, int] | None = None,
+        ledger: Ledger | None = None,
         **changes: object,
     ) -> None:
         self.scorer = scorer or FakeScorer()
         self.upstream = upstream or FakeUpstream()
         self.outcomes: list[Outcome] = []
+        self.observer = FakeObserver()
         self.now = 0.0
+        self.wall = 1e9
+        self.ledger: Ledger = ledger or MemoryLedger(lambda: self.wall)
+        self.book = Book(
+            self.ledger, observe=self.observer, clock=lambda: self.now, wall_clock=lambda: self.wall, drain=1
+        )
         deployments = {
             model: (
                 Deployment(
@@ -80,20 +91,28 @@ class Bench:
             for model in ("big", "small")
         }
         self.dispatcher = Dispatcher(
-            catalogue=Catalogue(
+            catalogue=lambda: Catalogue(
                 scorer=ScorerTarget(address="unused", timeout=0.2),
                 models={
-                    "big": Model(name="big", price=STRONG_PRICE, part_tokens={PartKind.IMAGE: 1000}),
-                    "small": Model(name="small", price=WEAK_PRICE, part_tokens=small_part_tokens or {}),
+                    "big": Model(
+                        name="big", prices=(STRONG_PRICE,), max_output_tokens=1000, part_tokens={PartKind.IMAGE: 1000}
+                    ),
+                    "small": Model(
+                        name="small", prices=(WEAK_PRICE,), max_output_tokens=1000, part_tokens=small_part_tokens or {}
+                    ),
                 },
                 deployments=deployments,
                 tenants={"t": policy(**changes)},
             ),
             scorer=self.scorer,
             upstream=self.upstream,
+            book=self.book,
+            pacer=LedgerPacer(
+                self.ledger, clock=lambda: self.now, wall_clock=lambda: self.wall, observe=lambda *_: None
+            ),
             record=self.outcomes.append,
             clock=lambda: self.now,
-            wall_clock=lambda: 1e9,
+            wall_clock=lambda: self.wall,
         )
 
 

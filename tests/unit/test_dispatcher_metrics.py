@@ -18,6 +18,7 @@ LABELS = {
     "tokens_total": {"model", "token_class"},
     "usage_missing_total": {"model"},
     "alpha": {"tenant"},
+    "alpha_sources_total": {"source"},
     "pair_mismatch": {"tenant"},
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
