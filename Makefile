@@ -67,7 +67,7 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 PROTO_FILES := $(shell cd protos && find pointsman -name '*.proto' | sort)
-SERVICE_FILES := pointsman/scorer/v1/scorer.proto pointsman/dispatcher/v1/dispatcher.proto
+SERVICE_FILES := $(shell cd protos && grep -l '^service ' $(PROTO_FILES))
 PROTO_OUT ?= .
 
 protos: $(VENV)/.dev  ## regenerate the code under pointsman/*/v1

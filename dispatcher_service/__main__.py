@@ -7,8 +7,10 @@ python -m dispatcher_service --help                list the settings
 
 import asyncio
 import os
+import random
 import sys
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
 from dispatcher_service.booking import Book
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import DecisionLog
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.gates import Gates
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.metrics import Metrics
@@ -76,11 +80,11 @@ async def _serve(settings: Settings) -> None:
     except OSError as error:
         raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
     try:
-        upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
-    except KeyError as error:
-        raise StartError(
-            f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
-        ) from error
+        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+    gates = Gates(clock=time.monotonic, observe=metrics)
+    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     ledger = _open_ledger(settings.ledger)
     book = Book(ledger, observe=budget_metrics, clock=time.monotonic, wall_clock=time.time, drain=settings.drain)
     pacer = LedgerPacer(ledger, clock=time.monotonic, wall_clock=time.time, observe=budget_metrics.paced)
@@ -101,9 +105,12 @@ async def _serve(settings: Settings) -> None:
             upstream=upstream,
             book=book,
             pacer=pacer,
+            gates=gates,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
+            sleep=asyncio.sleep,
+            draw=random.random,
         ),
         auth=TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None),
         metrics=metrics,

@@ -10,6 +10,7 @@ from dispatcher_service.chat import PartKind
 from dispatcher_service.pacing_targets import PacingPolicy
 from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.stickiness import Sticky
 
 
 class OnScorerFailure(enum.Enum):
@@ -28,6 +29,15 @@ class OnLedgerFailure(enum.Enum):
     SERVE = "serve"
 
 
+class OnDisconnect(enum.Enum):
+    """What becomes of a call whose caller went away."""
+
+    CANCEL = "cancel"
+    """The upstream call is cancelled at once, and the estimate is billed."""
+    DRAIN = "drain"
+    """The upstream's answer is read on for a while, so that its reported usage is billed; then cancelled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model that tenants can be routed to.
@@ -39,6 +49,9 @@ class Model:
         max_output_tokens: the most tokens of one answer, reasoning included: the limit that a request without one is
             sent with. `None` leaves that to the upstream, and so the cost without a bound.
         prompt_overhead_tokens: what the upstream's template may add to a prompt.
+        fallbacks: models to try, in this order, when none of its deployments answers.
+        on_disconnect: what becomes of a call whose caller went away.
+        drain_timeout: for `DRAIN`: seconds that the answer is read on.
     """
 
     name: str
@@ -46,35 +59,98 @@ class Model:
     part_tokens: Mapping[PartKind, int]
     max_output_tokens: int | None = None
     prompt_overhead_tokens: int = 256
+    fallbacks: tuple[str, ...] = ()
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    drain_timeout: float = 30.0
 
     def price_at(self, now: float) -> Price:
         """The price in force at a time in seconds since the epoch."""
         return pricing.price_at(self.prices, now)
 
 
+class Api(enum.Enum):
+    """The form of a deployment's URL and of its key."""
+
+    OPENAI = "openai"
+    """`BASE_URL/chat/completions` with `Authorization: Bearer KEY`."""
+    AZURE = "azure"
+    """`BASE_URL/openai/deployments/MODEL/chat/completions?api-version=VERSION` with `api-key: KEY`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """One OpenAI-compatible endpoint that serves a model of the catalogue.
+class Value:
+    """A value that may be secret: where it is found. Exactly one field is set; only `text` stands in the TOML."""
+
+    text: str = ""
+    env: str = ""
+    """An environment variable, read at start."""
+    file: str = ""
+    """A mounted file, read again whenever it changes: rotation without a restart."""
+
+    @property
+    def place(self) -> str:
+        """Where it is found, for messages; never the value."""
+        return f"environment variable {self.env}" if self.env else f"file {self.file}" if self.file else "the file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How patient we are with upstreams, for one request.
 
     Attributes:
-        name: its name in logs and errors.
+        tries: calls of one deployment, at most.
+        max_attempts: calls over all deployments, at most.
+        backoff: seconds before a deployment is tried again; doubled with each of its failures.
+        max_backoff: the longest wait for any deployment, in seconds.
+    """
+
+    tries: int = 2
+    max_attempts: int = 6
+    backoff: float = 0.1
+    max_backoff: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One OpenAI-compatible endpoint that serves a model of the catalogue. Durations are in seconds.
+
+    Attributes:
+        name: its name in logs, errors and metrics.
         model: the catalogue model that it serves.
-        base_url: the API's root, such as `https://api.openai.com/v1`.
-        upstream_model: the model's name there.
-        api_key_env: environment variable that holds the key; empty for endpoints without keys.
+        base_url: the API's root, such as `https://api.openai.com/v1`; for Azure the resource's.
+        upstream_model: the model's name there; for Azure the deployment's.
+        api: the form of URL and key.
+        api_version: for Azure: the `api-version` of every call.
+        api_key: where the key is found; `None` for endpoints without keys.
+        headers: further headers of every call, in lower case.
         max_tokens_parameter: the name under which the endpoint takes the token limit.
-        timeout: seconds for the whole call.
-        connect_timeout: seconds to establish a connection.
+        weight: its share of the model's calls, beside the others' weights; 0 stands by for when those fail.
+        max_concurrency: calls at once; more are sent elsewhere. `None` for no limit.
+        connect_timeout: to establish a connection.
+        first_token_timeout: from the call to the first content of a stream.
+        idle_timeout: between two pieces of a stream.
+        timeout: the whole call.
+        breaker_failures: failures in a row after which it is left alone.
+        breaker_cooldown: how long it is left alone before one call tries it again.
     """
 
     name: str
     model: str
     base_url: str
     upstream_model: str
-    api_key_env: str
-    max_tokens_parameter: str
-    timeout: float
-    connect_timeout: float
+    api: Api = Api.OPENAI
+    api_version: str = ""
+    api_key: Value | None = None
+    headers: tuple[tuple[str, Value], ...] = ()
+    max_tokens_parameter: str = "max_completion_tokens"
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    connect_timeout: float = 5.0
+    first_token_timeout: float = 60.0
+    idle_timeout: float = 30.0
+    timeout: float = 120.0
+    breaker_failures: int = 5
+    breaker_cooldown: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +165,19 @@ class StrongCallShare:
     """The tenant wants this share of its calls to go strong; alpha follows from the scorer's quantiles."""
 
     share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """A setting that is tried beside the live one and logged, without acting.
+
+    Attributes:
+        dial: what it compares with; `None` takes the tenant's live dial.
+        scorer: another of the scorer's artefacts; empty compares the live prediction.
+    """
+
+    dial: FixedAlpha | StrongCallShare | None
+    scorer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +203,16 @@ class TenantPolicy:
     overdraft: NanoUsd = 0
     on_ledger_failure: OnLedgerFailure = OnLedgerFailure.REJECT
     pacing: PacingPolicy | None = None
+    fallback_to_other_tier: bool = False
+    """Whether the other tier's model may answer when the chosen one cannot. Never in a tool loop."""
+    sticky: Sticky = Sticky.STRONG
+    conversation_ttl: float = 86_400.0
+    """Seconds after its last turn that a conversation is remembered."""
+    log_text: bool = False
+    """Whether prompts are kept, redacted, beside the decision records."""
+    text_ttl: float = 30 * 86_400.0
+    """Seconds that they are kept."""
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +232,7 @@ class Catalogue:
     deployments: Mapping[str, tuple[Deployment, ...]]
     """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+    retries: RetryPolicy = RetryPolicy()
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

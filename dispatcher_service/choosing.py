@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dispatcher_service import routing
+from dispatcher_service import routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
 from dispatcher_service.costing import Expectations
@@ -11,8 +11,8 @@ from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
 from dispatcher_service.pricing import NanoUsd
-from dispatcher_service.progress import Progress
-from dispatcher_service.routing import AlphaSource, Decision, Reason, Tier
+from dispatcher_service.progress import Paced, Progress
+from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
 
 
 class Chooser:
@@ -40,25 +40,27 @@ class Chooser:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
-        _check_fit(policy, catalogue, request.chat)
+        past = stickiness.forced(
+            request.held,
+            in_tool_loop=request.chat.in_tool_loop,
+            sticky=policy.sticky,
+            pair=policy.pair,
+            models=catalogue.deployments,
+        )
+        pair = policy.pair if past is None else past[1]
+        _check_fit(policy, pair, catalogue, request.chat)
+        estimate = self._estimate(pair, progress)
+        if past is not None:
+            await self._forced(policy, past[0], estimate, preview=preview)
+            return _chosen(progress, past[0], pair, estimate, source=None, prediction=None)
         timeout = catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
         prediction = await self._scorer.score(request.chat, pair=policy.pair, scorer=policy.scorer, timeout=timeout)
         progress.scorer_seconds = self._clock() - started
-        estimate = self._estimate(policy, progress)
         decision, source = await self._decide(policy, request, prediction, estimate, preview=preview)
-        if policy.pacing is not None:
-            progress.expected = estimate.strong if decision.tier is Tier.STRONG else estimate.weak
-        price = catalogue.models[policy.pair.of(decision.tier)].price_at(progress.received_at)
-        return Choice(
-            decision=decision,
-            pair=policy.pair,
-            alpha_source=source,
-            prediction=prediction,
-            price_version=price.version,
-        )
+        return _chosen(progress, decision, pair, estimate, source=source, prediction=prediction)
 
     async def _decide(
         self,
@@ -84,19 +86,37 @@ class Chooser:
                 return routing.decide(prediction.win_probability, alpha=alpha), AlphaSource.PACED
             decision = await self._pacer.decide(policy, reference, prediction.win_probability, estimate)
             return decision, AlphaSource.PACED
-        if policy.pacing is not None and not preview:
-            await self._pacer.forced(policy, strong=decision.tier is Tier.STRONG, estimate=estimate)
+        await self._forced(policy, decision, estimate, preview=preview)
         return decision, source
 
-    def _estimate(self, policy: TenantPolicy, progress: Progress) -> Estimate:
+    async def _forced(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
+        if policy.pacing is not None and not preview:
+            await self._pacer.forced(policy, strong=decision.tier is Tier.STRONG, estimate=estimate)
+
+    def _estimate(self, pair: ModelPair, progress: Progress) -> Estimate:
         def cost(name: str) -> NanoUsd:
             model = progress.catalogue.models[name]
             return self._expectations.cost(model, model.price_at(progress.received_at), progress.request.chat)
 
-        return Estimate(weak=cost(policy.pair.weak), strong=cost(policy.pair.strong))
+        return Estimate(weak=cost(pair.weak), strong=cost(pair.strong))
 
 
-def _check_fit(policy: TenantPolicy, catalogue: Catalogue, chat: Chat) -> None:
+def _chosen(
+    progress: Progress,
+    decision: Decision,
+    pair: ModelPair,
+    estimate: Estimate,
+    *,
+    source: AlphaSource | None,
+    prediction: Prediction | None,
+) -> Choice:
+    if progress.policy.pacing is not None:
+        progress.paced = Paced(decision.tier, estimate.strong if decision.tier is Tier.STRONG else estimate.weak)
+    price = progress.catalogue.models[pair.of(decision.tier)].price_at(progress.received_at)
+    return Choice(decision=decision, pair=pair, alpha_source=source, prediction=prediction, price_version=price.version)
+
+
+def _check_fit(policy: TenantPolicy, pair: ModelPair, catalogue: Catalogue, chat: Chat) -> None:
     """Either model may be chosen, so that both must take what the request holds."""
     for key in chat.extra_body:
         if key not in policy.extra_body_keys:
@@ -104,7 +124,7 @@ def _check_fit(policy: TenantPolicy, catalogue: Catalogue, chat: Chat) -> None:
                 "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
             )
     for path, kind in chat.other_parts():
-        for model in (policy.pair.strong, policy.pair.weak):
+        for model in (pair.strong, pair.weak):
             if kind not in catalogue.models[model].part_tokens:
                 raise InvalidRequest(
                     path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"

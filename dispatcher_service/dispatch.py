@@ -5,15 +5,18 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End
-from dispatcher_service.attempts import Attempts
+from dispatcher_service.attempts import Attempts, Sleep
 from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
 from dispatcher_service.costing import Expectations
+from dispatcher_service.errors import PointsmanError
+from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
 from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
+from dispatcher_service.routing import Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,18 @@ class Finished:
     bill: Bill
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """Last event of a stream whose answer broke off. The error is raised next; `bill` is `None` if nothing was used."""
+
+    choice: Choice
+    error: PointsmanError
+    bill: Bill | None
+
+
+StreamEvent = Started | Delta | Finished | Broken
+
+
 class Dispatcher:
     """Answers requests of tenants."""
 
@@ -52,11 +67,14 @@ class Dispatcher:
         upstream: Upstream,
         book: Book,
         pacer: Pacer,
+        gates: Gates,
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        sleep: Sleep,
+        draw: Callable[[], float],
     ) -> None:
-        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch.
+        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch, `draw` uniform numbers in [0, 1).
 
         `catalogue` is asked once per request, which then keeps to that configuration to its end.
         """
@@ -64,7 +82,15 @@ class Dispatcher:
         self._catalogue = catalogue
         self._pacer = pacer
         self._chooser = Chooser(scorer=scorer, pacer=pacer, expectations=expectations, clock=clock)
-        self._attempts = Attempts(upstream=upstream, book=book, pacer=pacer, expectations=expectations)
+        self._attempts = Attempts(
+            upstream=upstream,
+            book=book,
+            pacer=pacer,
+            expectations=expectations,
+            gates=gates,
+            sleep=sleep,
+            draw=draw,
+        )
         self._record = record
         self._clock = clock
         self._wall_clock = wall_clock
@@ -83,28 +109,37 @@ class Dispatcher:
             progress.choice = await self._chooser.choose(progress)
             completion = await self._attempts.complete(progress)
             bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
+            # A fallback may have answered in place of the chosen model.
             return Answer(choice=progress.choice, completion=completion, bill=bill)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
-        """The answer as it is written: `Started`, deltas, `Finished`.
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
 
-        When the consumer goes away or the upstream breaks off, the upstream call is closed, and what it delivered is
-        billed at the documented estimate.
+        `Started` comes with the first piece of the answer, since until then another model may take over. When the
+        consumer goes away or the upstream breaks off, the upstream call is closed, and what it delivered is billed at
+        the documented estimate.
 
         Raises:
             PointsmanError: see errors.py.
         """
         with self._progress(request, "StreamComplete") as progress, self._paced(progress):
             progress.choice = await self._chooser.choose(progress)
+            started = False
             async with contextlib.aclosing(self._attempts.stream(progress)) as events:
-                async for event in events:
-                    if isinstance(event, Choice):
-                        yield Started(event)
-                    elif isinstance(event, Delta):
-                        yield event
-                    else:
-                        bill = progress.settle(event.finish_reasons)
-                        yield Finished(choice=progress.choice, end=event, bill=bill)
+                try:
+                    async for event in events:
+                        if not started:
+                            started = True
+                            yield Started(progress.choice)
+                        if isinstance(event, Delta):
+                            yield event
+                        else:
+                            bill = progress.settle(event.finish_reasons)
+                            yield Finished(choice=progress.choice, end=event, bill=bill)
+                except PointsmanError as error:
+                    if started:
+                        yield Broken(choice=progress.choice, error=error, bill=progress.break_off(error))
+                    raise
 
     def _progress(self, request: Request, method: str) -> Progress:
         return Progress(
@@ -118,9 +153,12 @@ class Dispatcher:
 
     @contextlib.contextmanager
     def _paced(self, progress: Progress) -> Iterator[None]:
-        """Tells pacing what the request cost in the end."""
+        """Tells pacing what became of the decision: the tier that it went to in the end, and what it cost."""
         try:
             yield
         finally:
-            if progress.expected is not None:
-                self._pacer.settled(progress.policy, estimated=progress.expected, actual=progress.cost)
+            if progress.paced is not None and progress.choice is not None:
+                tier = progress.choice.decision.tier
+                if tier is not progress.paced.tier:
+                    self._pacer.rerouted(progress.policy, strong=tier is Tier.STRONG)
+                self._pacer.settled(progress.policy, estimated=progress.paced.expected, actual=progress.cost)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -10,9 +11,10 @@ from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Catalogue, Deployment, Model, TenantPolicy
 from dispatcher_service.chat import Request
-from dispatcher_service.errors import UpstreamError
+from dispatcher_service.errors import PointsmanError, UpstreamError
 from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, Record
 from dispatcher_service.pricing import NanoUsd, Price, Usage
+from dispatcher_service.routing import Tier
 
 
 class Call:
@@ -84,6 +86,14 @@ class Call:
         return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A decision as pacing counted it."""
+
+    tier: Tier
+    expected: NanoUsd
+
+
 class Progress:
     """What is known of one request so far. A context manager: leaving it, in whatever way, records the outcome."""
 
@@ -102,8 +112,8 @@ class Progress:
         self.catalogue = catalogue
         self.choice: Choice | None = None
         """May be replaced by another as attempts fail."""
-        self.expected: NanoUsd | None = None
-        """What pacing expected the decision to cost; `None` where nothing is paced."""
+        self.paced: Paced | None = None
+        """What pacing was told of the decision; `None` where nothing is paced."""
         self.scorer_seconds = 0.0
         self.calls: list[Call] = []
         self._method = method
@@ -113,6 +123,7 @@ class Progress:
         self.received_at = wall_clock()
         """Seconds since the epoch; prices are those of this moment, for all attempts."""
         self._finish_reasons: tuple[FinishReason, ...] = ()
+        self._error: PointsmanError | None = None
 
     @property
     def policy(self) -> TenantPolicy:
@@ -147,13 +158,23 @@ class Progress:
         assert bill is not None
         return bill
 
+    def break_off(self, error: PointsmanError) -> Bill | None:
+        """The answer ends with this error after a piece of it: what it has cost, `None` if certainly nothing."""
+        self._error = error
+        return self._bill()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if isinstance(error, GeneratorExit):
+        bill = self._bill()
+        if self._error is not None:
+            error = self._error
+        elif isinstance(error, GeneratorExit):
             # The consumer of a stream went away between two events.
             error = None if self._finish_reasons else asyncio.CancelledError()
+        if bill is not None and isinstance(error, PointsmanError):
+            error.cost = bill.cost
         calls = [call for call in self.calls if call.contacted_at is not None]
         self._record(
             Outcome(
@@ -162,7 +183,7 @@ class Progress:
                 received_at=self.received_at,
                 choice=self.choice,
                 attempts=tuple(call.attempted() for call in calls),
-                bill=self._bill(),
+                bill=bill,
                 finish_reasons=self._finish_reasons,
                 error=error,
                 total_seconds=self.elapsed(),

@@ -29,6 +29,9 @@ class Reason(enum.Enum):
     SCORER_UNAVAILABLE = "scorer_unavailable"
     BUDGET_DEGRADED = "budget_degraded"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    FALLBACK = "fallback"
+    STICKY_CONVERSATION = "sticky_conversation"
+    TOOL_LOOP = "tool_loop"
 
 
 class AlphaSource(enum.Enum):

@@ -7,34 +7,31 @@ import difflib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from dispatcher_service.budget import OnExhausted
-from dispatcher_service.catalogue import OnLedgerFailure, OnScorerFailure
+from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
+from dispatcher_service.stickiness import Sticky
+from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section, ValueSection
 
-_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
-_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ScorerSection(_Section):
+class ScorerSection(Section):
     """`[scorer]`."""
 
     address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: _Seconds = 0.25
+    timeout: Seconds = 0.25
 
 
-class PriceSection(_Section):
+class PriceSection(Section):
     """`price` of a model, in USD per million tokens."""
 
     input: _Usd
@@ -59,7 +56,7 @@ class DatedPriceSection(PriceSection):
     effective_from: Annotated[int, BeforeValidator(_epoch)] = 0
 
 
-class PartTokensSection(_Section):
+class PartTokensSection(Section):
     """`part_tokens` of a model."""
 
     image: _Tokens | None = None
@@ -74,39 +71,37 @@ _Prices = Annotated[
 ]
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """One of `[[models]]`."""
 
-    name: _Name
+    name: Name
     price: _Prices
     part_tokens: PartTokensSection = PartTokensSection()
     max_output_tokens: _Tokens | None = None
     prompt_overhead_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    fallbacks: tuple[Name, ...] = ()
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    drain_timeout: Seconds = 30.0
 
 
-class DeploymentSection(_Section):
-    """One of `[[deployments]]`."""
+class ShadowSection(Section):
+    """`shadow` of a tenant."""
 
-    name: _Name
-    model: _Name
-    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    upstream_model: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    timeout: _Seconds = 120.0
-    connect_timeout: _Seconds = 5.0
+    strong_call_share: _Fraction | None = None
+    alpha: _Fraction | None = None
+    scorer: str = ""
 
 
-class TenantSection(_Section):
+class TenantSection(Section):
     """One of `[tenants]`."""
 
-    strong_model: _Name
-    weak_model: _Name
+    strong_model: Name
+    weak_model: Name
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
     allow_alpha_override: bool = False
-    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
+    extra_body_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scorer: str = ""
     usd_per_hour: _UsdLimit | None = None
     usd_per_day: _UsdLimit | None = None
@@ -118,15 +113,22 @@ class TenantSection(_Section):
     pacing_window_calls: Annotated[int, Field(ge=20, le=1_000_000)] = DEFAULT_WINDOW_CALLS
     pacing_memory_calls: Annotated[int, Field(ge=100, le=10_000_000)] = DEFAULT_MEMORY_CALLS
     pacing_lease_calls: Annotated[int, Field(ge=1, le=10_000)] = DEFAULT_LEASE_CALLS
+    fallback_to_other_tier: bool = False
+    sticky: Sticky = Sticky.STRONG
+    conversation_ttl: _Lifetime = 86_400.0
+    log_text: bool = False
+    text_ttl: _Lifetime = 30 * 86_400.0
+    shadow: ShadowSection | None = None
 
 
-class FileSection(_Section):
+class FileSection(Section):
     """The whole file."""
 
     scorer: ScorerSection = ScorerSection()
+    retries: RetriesSection = RetriesSection()
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
-    tenants: Annotated[dict[_Name, TenantSection], Field(min_length=1)]
+    tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
 
 
 def describe(problem: Mapping[str, Any]) -> str:
@@ -140,6 +142,9 @@ def describe(problem: Mapping[str, Any]) -> str:
         return f"{key}: unknown key: {mend}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
+    if problem["type"] == "value_error":
+        # Our own checks name the mend themselves, and what they look at may be secret.
+        return f"{key}: {problem['ctx']['error']}"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
 
 
@@ -148,8 +153,9 @@ def _keys_beside(loc: list[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "scorer": ScorerSection,
         "models": DatedPriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
-        "deployments": DeploymentSection,
-        "tenants": TenantSection,
+        "deployments": DeploymentSection if len(loc) <= 3 else ValueSection,
+        "retries": RetriesSection,
+        "tenants": ShadowSection if "shadow" in loc else TenantSection,
     }
     section = FileSection if len(loc) == 1 else sections[loc[0]]
     return list(section.model_fields)

@@ -11,27 +11,16 @@ from pathlib import Path
 
 import pydantic
 
-from dispatcher_service.budget import Limit, OnExhausted, Period
+from dispatcher_service import freezing
+from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import (
     Catalogue,
-    Deployment,
-    FixedAlpha,
-    Model,
-    ScorerTarget,
-    StrongCallShare,
-    TenantPolicy,
 )
-from dispatcher_service.chat import OWNED_KEYS, PartKind
-from dispatcher_service.pacing_targets import pacing_policy
-from dispatcher_service.pricing import NANO_USD_PER_USD, Price
-from dispatcher_service.routing import ModelPair
+from dispatcher_service.chat import OWNED_KEYS
 from dispatcher_service.sections import (
-    DatedPriceSection,
-    DeploymentSection,
     FileSection,
     ModelSection,
-    PartTokensSection,
-    PriceSection,
+    ShadowSection,
     TenantSection,
     describe,
 )
@@ -66,7 +55,7 @@ def load_catalogue(path: Path) -> Catalogue:
     problems = _inconsistencies(parsed)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return _freeze(parsed)
+    return freezing.catalogue(parsed)
 
 
 def _inconsistencies(file: FileSection) -> list[str]:
@@ -76,18 +65,16 @@ def _inconsistencies(file: FileSection) -> list[str]:
     problems += [
         f"deployments: {name!r} stands twice: remove one" for name in _repeated([d.name for d in file.deployments])
     ]
-    problems += [
-        f"deployments: model {name!r} has several: keep one"
-        for name in _repeated([deployment.model for deployment in file.deployments])
-    ]
+    served = {deployment.model for deployment in file.deployments}
     for section in file.models:
-        begins = [price.effective_from for price in _prices(section.price)]
+        for name in section.fallbacks:
+            problems += _fallback_problems(section.name, name, models, served)
+        begins = [price.effective_from for price in freezing.prices(section.price)]
         if len(set(begins)) < len(begins):
             problems.append(f"models.{section.name}.price: two entries have the same effective_from: keep one")
     for deployment in file.deployments:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
-    served = {deployment.model for deployment in file.deployments}
     for tenant_id, tenant in file.tenants.items():
         for key, model in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
             if model not in models:
@@ -103,13 +90,14 @@ def _inconsistencies(file: FileSection) -> list[str]:
         ]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
+        problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
     return problems
 
 
 def _dial_problems(tenant: TenantSection) -> Iterator[str]:
     if tenant.alpha is not None and tenant.strong_call_share is not None:
         yield ": set one of strong_call_share and alpha, not both"
-    if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and _limits(tenant)):
+    if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and freezing.limits(tenant)):
         yield ": set strong_call_share, alpha, or a limit such as usd_per_day that is paced"
 
 
@@ -119,117 +107,36 @@ def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterat
         yield ".overdraft_usd: missing: say how far on_exhausted = 'borrow' may go over a limit"
     if not borrows and tenant.overdraft_usd is not None:
         yield ".overdraft_usd: only for on_exhausted = 'borrow': remove it"
-    if not _limits(tenant):
+    if not freezing.limits(tenant):
         return
+    called = {tenant.strong_model, tenant.weak_model}
+    called |= {name for model in models if model.name in called for name in model.fallbacks}
     for model in models:
-        if model.name in (tenant.strong_model, tenant.weak_model) and model.max_output_tokens is None:
+        if model.name in called and model.max_output_tokens is None:
             yield (
                 f": has a limit, but models.{model.name}.max_output_tokens is not set, so that a call without "
                 "max_tokens has no bound: set it"
             )
 
 
-def _freeze(file: FileSection) -> Catalogue:
-    return Catalogue(
-        scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
-        models={
-            model.name: Model(
-                name=model.name,
-                prices=_prices(model.price),
-                part_tokens=_part_tokens(model.part_tokens),
-                max_output_tokens=model.max_output_tokens,
-                prompt_overhead_tokens=model.prompt_overhead_tokens,
-            )
-            for model in file.models
-        },
-        deployments=_by_model(file.deployments),
-        tenants={tenant_id: _policy(tenant_id, tenant) for tenant_id, tenant in file.tenants.items()},
-    )
+def _fallback_problems(model: str, fallback: str, models: list[str], served: set[str]) -> list[str]:
+    if fallback not in models:
+        return [f"models.{model}.fallbacks: {_unknown('model', fallback, models)}"]
+    if fallback == model:
+        return [f"models.{model}.fallbacks: {fallback!r} is the model itself: remove it"]
+    if fallback not in served:
+        return [f"models.{model}.fallbacks: no deployment serves {fallback!r}: add one"]
+    return []
 
 
-def _policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
-    limits = _limits(tenant)
-    paced = pacing_policy(
-        share=tenant.strong_call_share,
-        alpha=tenant.alpha,
-        limits=limits,
-        window_calls=tenant.pacing_window_calls,
-        memory_calls=tenant.pacing_memory_calls,
-        lease_calls=tenant.pacing_lease_calls,
-    )
-    return TenantPolicy(
-        tenant_id=tenant_id,
-        pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
-        dial=_dial(tenant),
-        on_scorer_failure=tenant.on_scorer_failure,
-        allow_alpha_override=tenant.allow_alpha_override,
-        extra_body_keys=frozenset(tenant.extra_body_keys),
-        scorer=tenant.scorer,
-        limits=limits,
-        on_exhausted=tenant.on_exhausted,
-        overdraft=_nano(tenant.overdraft_usd or Decimal(0)),
-        on_ledger_failure=tenant.on_ledger_failure,
-        pacing=paced if tenant.pace else None,
-    )
-
-
-def _limits(tenant: TenantSection) -> tuple[Limit, ...]:
-    amounts = {
-        Period.HOUR: tenant.usd_per_hour,
-        Period.DAY: tenant.usd_per_day,
-        Period.MONTH: tenant.usd_per_month,
-    }
-    return tuple(Limit(period, _nano(amount)) for period, amount in amounts.items() if amount is not None)
-
-
-def _by_model(sections: list[DeploymentSection]) -> dict[str, tuple[Deployment, ...]]:
-    by_model: dict[str, tuple[Deployment, ...]] = {}
-    for section in sections:
-        deployment = Deployment(
-            name=section.name,
-            model=section.model,
-            base_url=section.base_url,
-            upstream_model=section.upstream_model or section.model,
-            api_key_env=section.api_key_env or "",
-            max_tokens_parameter=section.max_tokens_parameter,
-            timeout=section.timeout,
-            connect_timeout=section.connect_timeout,
-        )
-        by_model[section.model] = (*by_model.get(section.model, ()), deployment)
-    return by_model
-
-
-def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare | None:
-    if tenant.alpha is not None:
-        return FixedAlpha(tenant.alpha)
-    return None if tenant.strong_call_share is None else StrongCallShare(tenant.strong_call_share)
-
-
-def _part_tokens(bounds: PartTokensSection) -> dict[PartKind, int]:
-    return {PartKind(kind): bound for kind, bound in bounds if bound is not None}
-
-
-def _prices(section: PriceSection | list[DatedPriceSection]) -> tuple[Price, ...]:
-    if isinstance(section, PriceSection):
-        return (_price(section, 0),)
-    dated = [_price(entry, entry.effective_from) for entry in section]
-    return tuple(sorted(dated, key=lambda price: price.effective_from))
-
-
-def _price(price: PriceSection, effective_from: int) -> Price:
-    return Price(
-        input=_nano(price.input),
-        # Upstreams that give no discount bill cached tokens as input and reasoning as output.
-        cached_input=_nano(price.input if price.cached_input is None else price.cached_input),
-        cache_write=_nano(price.input if price.cache_write is None else price.cache_write),
-        output=_nano(price.output),
-        reasoning=_nano(price.output if price.reasoning is None else price.reasoning),
-        effective_from=effective_from,
-    )
-
-
-def _nano(usd: Decimal) -> int:
-    return int(usd * NANO_USD_PER_USD)
+def _shadow_problems(section: ShadowSection | None) -> list[str]:
+    if section is None:
+        return []
+    if section.alpha is not None and section.strong_call_share is not None:
+        return ["set one of strong_call_share and alpha"]
+    if section.alpha is None and section.strong_call_share is None and not section.scorer:
+        return ["set strong_call_share, alpha or scorer: it tries nothing"]
+    return []
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

@@ -8,6 +8,8 @@ _GROUPS = (
     # module with `add_commands(subparsers)`, and the pip extra that its commands need
     ("apps.demo.cli", "scorer,dispatcher,demo"),
     ("training.cli", "evaluate"),
+    ("training.simulate_cli", "evaluate"),
+    ("dispatcher_service.ledger.cli", "dispatcher,redis"),
 )
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 

@@ -8,6 +8,7 @@ from dispatcher_service.budget import BudgetWindow, Limit
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.errors import UpstreamError
+from dispatcher_service.failover import AttemptResult
 from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.pricing import NanoUsd, Usage, UsageSource
@@ -44,6 +45,16 @@ class FakeObserver:
 USAGE = Usage(input_tokens=1000, output_tokens=100, source=UsageSource.REPORTED)
 
 
+class Unobserved:
+    """Gates whose metrics nobody reads."""
+
+    def attempt_began(self, deployment: str) -> None: ...
+
+    def attempt_ended(self, deployment: str, result: AttemptResult) -> None: ...
+
+    def attempt_skipped(self, deployment: str) -> None: ...
+
+
 @dataclass
 class FakeScorer:
     """Answers `win_probability` for everything; `None` is a scorer that gives no prediction."""
@@ -67,28 +78,31 @@ class FakeScorer:
 
 @dataclass
 class FakeUpstream:
-    """Answers `parts` with `usage`; raises `error` after the first `error_after` parts."""
+    """Answers `parts` with `usage`; raises `error` after the first `error_after` parts.
+
+    `failing` holds errors by the name of the deployment; the others answer.
+    """
 
     parts: Sequence[str] = ("Hello", " world")
     usage: Usage | None = USAGE
     error: UpstreamError | None = None
     error_after: int = 0
+    failing: Mapping[str, UpstreamError] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     chats: list[Chat] = field(default_factory=list)
+    deployments: list[str] = field(default_factory=list)
     closed: int = 0
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        self.models.append(deployment.model)
-        self.chats.append(chat)
+        self._called(deployment, chat)
         if self.error is not None:
             raise self.error
         choice = Choice(index=0, content="".join(self.parts), finish_reason=FinishReason.STOP)
         return Completion(choices=(choice,), usage=self.usage)
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
-        self.models.append(deployment.model)
-        self.chats.append(chat)
         try:
+            self._called(deployment, chat)
             for index, part in enumerate(self.parts):
                 if self.error is not None and index == self.error_after:
                     raise self.error
@@ -96,3 +110,10 @@ class FakeUpstream:
             yield End(finish_reasons=(FinishReason.STOP,), usage=self.usage)
         finally:
             self.closed += 1
+
+    def _called(self, deployment: Deployment, chat: Chat) -> None:
+        self.models.append(deployment.model)
+        self.chats.append(chat)
+        self.deployments.append(deployment.name)
+        if deployment.name in self.failing:
+            raise self.failing[deployment.name]

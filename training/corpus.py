@@ -96,9 +96,9 @@ def read(data: Path) -> Corpus:
     Raises:
         CorpusError: a file is missing.
     """
-    mmlu = _parquet(data / "eval/mmlu_dev.parquet")
-    gsm8k = _parquet(data / "eval/gsm8k_dev.parquet")
-    arena = _parquet(data / "train/arena_hard.parquet").filter(
+    mmlu = read_parquet(data / "eval/mmlu_dev.parquet")
+    gsm8k = read_parquet(data / "eval/gsm8k_dev.parquet")
+    arena = read_parquet(data / "train/arena_hard.parquet").filter(
         pl.col("model").eq(WEAK_MODEL) & pl.col("judge_score").is_finite() & pl.col("baseline_judge_score").is_finite()
     )
     mt_bench = pl.read_ndjson(_present(data / "eval/mt_bench_dev.jsonl"))
@@ -114,9 +114,9 @@ def read(data: Path) -> Corpus:
         ),
     )
     others = [
-        _parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
+        read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
     ]
-    unlabelled = tuple(prompt for frame in others for prompt in _full_prompts(frame))
+    unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
     return Corpus(labelled, unlabelled, tuple(_source(data, name, licence) for name, licence in _LICENCES.items()))
 
 
@@ -142,7 +142,7 @@ def _set(name: str, prompts: pl.Series, strong: pl.Series, weak: pl.Series) -> L
     )
 
 
-def _full_prompts(frame: pl.DataFrame) -> list[str]:
+def full_prompts(frame: pl.DataFrame) -> list[str]:
     """Prompts as a model saw them: some sets keep the answer options in a column of their own."""
     if "choices" not in frame.columns:
         return frame["prompt"].to_list()
@@ -150,7 +150,12 @@ def _full_prompts(frame: pl.DataFrame) -> list[str]:
     return frame.select(joined)["prompt"].to_list()
 
 
-def _parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read one file.
+
+    Raises:
+        CorpusError: it is missing.
+    """
     return pl.read_parquet(_present(path))
 
 

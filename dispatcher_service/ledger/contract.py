@@ -16,7 +16,7 @@ morning. A charge belongs to the windows in which it was reserved, whenever it i
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
@@ -255,6 +255,15 @@ class Ledger(Protocol):
 
         `lifetime` is in seconds; `None` keeps it for good.
         """
+
+    def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
+        """The tenant's documents whose names begin with `prefix`, each with its name, in no order."""
+
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        """Forget one document at once. False if there was none."""
+
+    async def delete_documents(self, tenant_id: str, prefix: str) -> int:
+        """Forget every document of the tenant whose name begins with `prefix`, which is not empty; returns how many."""
 
     async def close(self) -> None:
         """Let go of files and connections."""

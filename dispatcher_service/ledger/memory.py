@@ -2,7 +2,7 @@
 
 import enum
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -25,6 +25,7 @@ from dispatcher_service.ledger.contract import (
     Settled,
     UsageRow,
 )
+from dispatcher_service.ledger.memory_documents import MemoryDocuments
 from dispatcher_service.pricing import NanoUsd
 
 
@@ -68,7 +69,7 @@ class MemoryLedger:
         self._entries: dict[str, _Entry] = {}
         self._rows: dict[tuple[str, date, str, ChargeSource], _Row] = defaultdict(_Row)
         self._overruns: dict[tuple[str, OverrunCause], Overrun] = {}
-        self._documents: dict[tuple[str, str], tuple[Document, float | None]] = {}
+        self._documents = MemoryDocuments()
         self._next_due = float("inf")
 
     async def reserve(self, attempt: Attempt) -> Reservation | Refusal:
@@ -183,18 +184,33 @@ class MemoryLedger:
         return sorted(rows, key=lambda row: (row.tenant_id, row.day, row.model, row.source.value))
 
     async def get_document(self, tenant_id: str, name: str) -> Document | None:
-        document, ends_at = self._documents.get((tenant_id, name), (None, None))
-        return None if ends_at is not None and ends_at <= self._clock() else document
+        return self._documents.get(tenant_id, name, now=self._clock())
 
     async def put_document(
         self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
     ) -> bool:
-        known = await self.get_document(tenant_id, name)
+        now = self._clock()
+        known = self._documents.get(tenant_id, name, now=now)
         if (known.version if known else 0) != expected:
             return False
-        ends_at = None if lifetime is None else self._clock() + lifetime
-        self._documents[tenant_id, name] = Document(expected + 1, body), ends_at
+        ends_at = None if lifetime is None else now + lifetime
+        self._documents.put(tenant_id, name, Document(expected + 1, body), ends_at=ends_at, now=now)
         return True
+
+    async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
+        for name in self._documents.names(tenant_id, prefix):
+            document = self._documents.get(tenant_id, name, now=self._clock())
+            if document is not None:
+                yield name, document
+
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        return self._documents.delete(tenant_id, name, now=self._clock())
+
+    async def delete_documents(self, tenant_id: str, prefix: str) -> int:
+        now = self._clock()
+        return sum(
+            self._documents.delete(tenant_id, name, now=now) for name in self._documents.names(tenant_id, prefix)
+        )
 
     async def close(self) -> None:
         pass

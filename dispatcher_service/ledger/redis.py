@@ -11,8 +11,9 @@ settling again, are safe.
 
 import contextlib
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -54,6 +55,7 @@ _PREFIX = "pointsman:ledger"
 _RETENTION_MS = int(RETENTION * 1000)
 _KEPT_MS = tuple(int(WINDOWS_KEPT[period] * 1000) for period in Period)
 _CLOCK_TRIES = 3
+_GLOB = re.compile(r"[*?\[\]\\^-]")
 
 Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
 
@@ -87,12 +89,15 @@ class RedisLedger:
         *,
         clock_shift: Callable[[], float] = lambda: 0.0,
         schema: tuple[int, int] = (SCHEMA_VERSION, OLDEST_COMPATIBLE),
+        script: str = SCRIPT,
     ) -> None:
-        """For tests: `clock_shift` seconds are added to the server's clock; `schema` is (version, oldest)."""
+        """For tests: `clock_shift` seconds are added to the server's clock; `schema`, (version, oldest), and `script`
+        are those of another version of this program."""
         # The client's own types depend on its options; the commands used here answer bytes.
         self._client = cast("Any", client)
         self._clock_shift = clock_shift
         self._schema = schema
+        self._source = script
         self._sha = ""
         self._ahead = 0.0
         """The server's clock minus ours, in seconds; corrected whenever the server finds it wrong."""
@@ -220,6 +225,31 @@ class RedisLedger:
         lifetime_ms = "" if lifetime is None else int(lifetime * 1000)
         return bool(await self._do(lambda: self._client.eval(PUT_DOCUMENT, 1, key, expected, body, lifetime_ms)))
 
+    async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
+        begin = len(_document_key(tenant_id, ""))
+        async for key in self._document_keys(tenant_id, prefix):
+            name = key.decode()[begin:]
+            document = await self.get_document(tenant_id, name)
+            if document is not None:
+                yield name, document
+
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        key = _document_key(tenant_id, name)
+        return bool(await self._do(lambda: self._client.unlink(key)))
+
+    async def delete_documents(self, tenant_id: str, prefix: str) -> int:
+        begin = len(_document_key(tenant_id, ""))
+        # Gone through first: a scan may give a key twice, and deleting during it is not needed.
+        names = {key.decode()[begin:] async for key in self._document_keys(tenant_id, prefix)}
+        return sum([await self.delete_document(tenant_id, name) for name in names])
+
+    async def _document_keys(self, tenant_id: str, prefix: str) -> AsyncIterator[bytes]:
+        """Walks through the whole database, a thousand keys per step: for exports and erasures, not for requests."""
+        pattern = _GLOB.sub(r"\\\g<0>", _document_key(tenant_id, prefix)) + "*"
+        with _translated():
+            async for key in self._client.scan_iter(match=pattern, count=1000):
+                yield key
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -248,7 +278,7 @@ class RedisLedger:
             try:
                 return await self._client.evalsha(self._sha, len(keys), *keys, step, shift_ms, *arguments)
             except NoScriptError:  # the server was restarted, or this is another node of the cluster
-                return await self._client.eval(SCRIPT, len(keys), *keys, step, shift_ms, *arguments)
+                return await self._client.eval(self._source, len(keys), *keys, step, shift_ms, *arguments)
 
         return await self._do(run)
 
@@ -281,7 +311,7 @@ class RedisLedger:
             )
         if int(stored[0] or 0) < version:
             await self._client.hset(key, mapping={"version": version, "oldest": oldest})
-        sha = await self._client.script_load(SCRIPT)
+        sha = await self._client.script_load(self._source)
         self._sha = sha.decode() if isinstance(sha, bytes) else sha
 
 

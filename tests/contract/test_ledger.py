@@ -1,5 +1,6 @@
 """One suite for the three ledgers: what `dispatcher_service.ledger.contract` says holds for each of them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -343,3 +344,33 @@ def test_an_attempt_that_makes_no_sense_is_refused_where_it_is_made(changes: dic
 def test_a_charge_in_an_unknown_token_class_is_refused() -> None:
     with pytest.raises(ValueError, match="audio"):
         charge(1, audio=3)
+
+
+async def test_documents_are_found_and_deleted_by_prefix_for_one_tenant(ledger: Ledger) -> None:
+    names = ["text:a:1", "text:a:2", "text:ab:1", "text:*:1", "other"]
+    for tenant in ("acme", "acme2"):
+        for name in names:
+            assert await ledger.put_document(tenant, name, name.encode(), expected=0)
+    found = {name: document.body async for name, document in ledger.documents("acme", "text:a")}
+    assert found == {name: name.encode() for name in ("text:a:1", "text:a:2", "text:ab:1")}
+    assert await ledger.delete_documents("acme", "text:*") == 1
+    assert await ledger.delete_documents("acme", "text:a:") == 2
+    assert await ledger.delete_document("acme", "other")
+    assert not await ledger.delete_document("acme", "other")
+    assert [name async for name, _ in ledger.documents("acme", "")] == ["text:ab:1"]
+    assert len([name async for name, _ in ledger.documents("acme2", "text:")]) == 4
+    # A name that was deleted begins anew.
+    assert await ledger.put_document("acme", "other", b"", expected=0)
+
+
+async def test_a_document_is_gone_when_its_lifetime_is_over(book: Backend, ledger: Ledger) -> None:
+    lifetime = 0.2 if book.name == "redis" else 60.0  # Redis counts lifetimes on its own clock
+    assert await ledger.put_document("acme", "text:1", b"body", expected=0, lifetime=lifetime)
+    assert await ledger.get_document("acme", "text:1") is not None
+    if book.name == "redis":
+        await asyncio.sleep(lifetime + 0.05)
+    book.clock.now += lifetime
+    assert await ledger.get_document("acme", "text:1") is None
+    assert [name async for name, _ in ledger.documents("acme", "text:")] == []
+    assert not await ledger.delete_document("acme", "text:1")
+    assert await ledger.put_document("acme", "text:2", b"body", expected=0, lifetime=lifetime)

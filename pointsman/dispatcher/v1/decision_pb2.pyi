@@ -67,6 +67,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Strong was chosen, but the ledger could not be reached, and the tenant's
     `on_ledger_failure` is `weak`.
     """
+    REASON_FALLBACK: _Reason.ValueType  # 6
+    """No deployment of the chosen model answered; `model` stands in for it, by
+    that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
+    """
+    REASON_STICKY_CONVERSATION: _Reason.ValueType  # 7
+    """The conversation keeps its model by the tenant's `sticky`."""
+    REASON_TOOL_LOOP: _Reason.ValueType  # 8
+    """A model waits for the results of its own tool calls: it goes on."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason says why a tier was chosen."""
@@ -87,6 +95,14 @@ REASON_LEDGER_UNAVAILABLE: Reason.ValueType  # 5
 """Strong was chosen, but the ledger could not be reached, and the tenant's
 `on_ledger_failure` is `weak`.
 """
+REASON_FALLBACK: Reason.ValueType  # 6
+"""No deployment of the chosen model answered; `model` stands in for it, by
+that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
+"""
+REASON_STICKY_CONVERSATION: Reason.ValueType  # 7
+"""The conversation keeps its model by the tenant's `sticky`."""
+REASON_TOOL_LOOP: Reason.ValueType  # 8
+"""A model waits for the results of its own tool calls: it goes on."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _AlphaSource:
@@ -148,6 +164,82 @@ COST_SOURCE_REPORTED: CostSource.ValueType  # 2
 COST_SOURCE_ESTIMATED: CostSource.ValueType  # 3
 """From estimated usage."""
 Global___CostSource: _TypeAlias = CostSource  # noqa: Y015
+
+class _RecordKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RecordKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RecordKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECORD_KIND_UNSPECIFIED: _RecordKind.ValueType  # 0
+    """A line of a version that knew DecisionRecord alone."""
+    RECORD_KIND_DECISION: _RecordKind.ValueType  # 1
+    """A DecisionRecord."""
+    RECORD_KIND_FEEDBACK: _RecordKind.ValueType  # 2
+    """A FeedbackRecord."""
+
+class RecordKind(_RecordKind, metaclass=_RecordKindEnumTypeWrapper):
+    """RecordKind tells the lines of a decision log apart."""
+
+RECORD_KIND_UNSPECIFIED: RecordKind.ValueType  # 0
+"""A line of a version that knew DecisionRecord alone."""
+RECORD_KIND_DECISION: RecordKind.ValueType  # 1
+"""A DecisionRecord."""
+RECORD_KIND_FEEDBACK: RecordKind.ValueType  # 2
+"""A FeedbackRecord."""
+Global___RecordKind: _TypeAlias = RecordKind  # noqa: Y015
+
+class _ShadowKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ShadowKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ShadowKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SHADOW_KIND_UNSPECIFIED: _ShadowKind.ValueType  # 0
+    """Not set."""
+    SHADOW_KIND_DIAL: _ShadowKind.ValueType  # 1
+    """Another alpha or share, on the live scorer's prediction."""
+    SHADOW_KIND_SCORER: _ShadowKind.ValueType  # 2
+    """Another scorer, at its own alpha."""
+
+class ShadowKind(_ShadowKind, metaclass=_ShadowKindEnumTypeWrapper):
+    """ShadowKind says what was tried in a shadow."""
+
+SHADOW_KIND_UNSPECIFIED: ShadowKind.ValueType  # 0
+"""Not set."""
+SHADOW_KIND_DIAL: ShadowKind.ValueType  # 1
+"""Another alpha or share, on the live scorer's prediction."""
+SHADOW_KIND_SCORER: ShadowKind.ValueType  # 2
+"""Another scorer, at its own alpha."""
+Global___ShadowKind: _TypeAlias = ShadowKind  # noqa: Y015
+
+class _Preference:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PreferenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preference.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PREFERENCE_UNSPECIFIED: _Preference.ValueType  # 0
+    """No preference was given."""
+    PREFERENCE_CHOSEN: _Preference.ValueType  # 1
+    """The answer of the model that was chosen."""
+    PREFERENCE_OTHER: _Preference.ValueType  # 2
+    """An answer of the other tier's model."""
+    PREFERENCE_TIE: _Preference.ValueType  # 3
+    """Both alike."""
+
+class Preference(_Preference, metaclass=_PreferenceEnumTypeWrapper):
+    """Preference says which answer someone liked better."""
+
+PREFERENCE_UNSPECIFIED: Preference.ValueType  # 0
+"""No preference was given."""
+PREFERENCE_CHOSEN: Preference.ValueType  # 1
+"""The answer of the model that was chosen."""
+PREFERENCE_OTHER: Preference.ValueType  # 2
+"""An answer of the other tier's model."""
+PREFERENCE_TIE: Preference.ValueType  # 3
+"""Both alike."""
+Global___Preference: _TypeAlias = Preference  # noqa: Y015
 
 @_typing.final
 class Decision(_message.Message):
@@ -288,8 +380,9 @@ Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 @_typing.final
 class DecisionRecord(_message.Message):
     """DecisionRecord is the log entry of one request: the one definition for the
-    dispatcher, which writes it as a JSON line, and for every reader. It holds no
-    text of the conversation.
+    dispatcher, which writes it as a JSON line, and for every reader. A line holds
+    no text of the conversation: `text` and `feedback` are set only where a record
+    is asked for (`RecordService.GetDecision`, `pointsman decisions export`).
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -332,6 +425,13 @@ class DecisionRecord(_message.Message):
     MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     TEXT_BYTES_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    IN_TOOL_LOOP_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FEEDBACK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request's id."""
     tenant_id: _builtins.str
@@ -356,6 +456,16 @@ class DecisionRecord(_message.Message):
     """Messages in the conversation."""
     text_bytes: _builtins.int
     """UTF-8 bytes of text in the conversation."""
+    kind: Global___RecordKind.ValueType
+    """`RECORD_KIND_DECISION`."""
+    conversation_id: _builtins.str
+    """The caller's name for the conversation. Empty if it gave none."""
+    in_tool_loop: _builtins.bool
+    """True if the request carried the results of a model's tool calls."""
+    trace_id: _builtins.str
+    """The W3C trace id of the request, 32 hexadecimal digits. Empty without
+    tracing.
+    """
     @_builtins.property
     def received_at(self) -> _timestamp_pb2.Timestamp:
         """When the request arrived."""
@@ -380,6 +490,22 @@ class DecisionRecord(_message.Message):
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """Every call of an upstream, in order. Their costs sum to the decision's."""
 
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowDecision]:
+        """What other settings would have chosen; nothing acted on it. At most one of
+        each kind.
+        """
+
+    @_builtins.property
+    def text(self) -> Global___RecordedText:
+        """The conversation's text, redacted. Set only where it was kept (tenants with
+        `log_text`) and has not been erased.
+        """
+
+    @_builtins.property
+    def feedback(self) -> Global___FeedbackRecord:
+        """The latest feedback. Unset if there is none."""
+
     def __init__(
         self,
         *,
@@ -401,11 +527,162 @@ class DecisionRecord(_message.Message):
         message_count: _builtins.int = ...,
         text_bytes: _builtins.int = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
+        kind: Global___RecordKind.ValueType = ...,
+        conversation_id: _builtins.str = ...,
+        in_tool_loop: _builtins.bool = ...,
+        shadows: _abc.Iterable[Global___ShadowDecision] | None = ...,
+        trace_id: _builtins.str = ...,
+        text: Global___RecordedText | None = ...,
+        feedback: Global___FeedbackRecord | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "received_at", b"received_at", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "feedback", b"feedback", "received_at", b"received_at", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "finish_reasons", b"finish_reasons", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "status", b"status", "tenant_id", b"tenant_id", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "conversation_id", b"conversation_id", "decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "feedback", b"feedback", "finish_reasons", b"finish_reasons", "in_tool_loop", b"in_tool_loop", "kind", b"kind", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "shadows", b"shadows", "status", b"status", "tenant_id", b"tenant_id", "text", b"text", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "trace_id", b"trace_id", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecisionRecord: _TypeAlias = DecisionRecord  # noqa: Y015
+
+@_typing.final
+class ShadowDecision(_message.Message):
+    """ShadowDecision is what another setting would have chosen for a request whose
+    live decision had a win probability. The conversation counts as a first turn.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    WIN_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SCORER_FIELD_NUMBER: _builtins.int
+    SCORER_VERSION_FIELD_NUMBER: _builtins.int
+    kind: Global___ShadowKind.ValueType
+    """What was tried."""
+    tier: Global___Tier.ValueType
+    """The side that it would have chosen."""
+    alpha: _builtins.float
+    """Its threshold. Range as in Decision."""
+    win_probability: _builtins.float
+    """The prediction that was compared. Range [0, 1]."""
+    scorer: _builtins.str
+    """The scorer's name."""
+    scorer_version: _builtins.str
+    """Content hash of the scorer's artefact."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ShadowKind.ValueType = ...,
+        tier: Global___Tier.ValueType = ...,
+        alpha: _builtins.float = ...,
+        win_probability: _builtins.float = ...,
+        scorer: _builtins.str = ...,
+        scorer_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "kind", b"kind", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowDecision: _TypeAlias = ShadowDecision  # noqa: Y015
+
+@_typing.final
+class RecordedText(_message.Message):
+    """RecordedText is what was kept of a conversation's text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecordedMessage]:
+        """The messages that have text, in order, after redaction. Images, sound, files
+        and the answer are not kept.
+        """
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[Global___RecordedMessage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedText: _TypeAlias = RecordedText  # noqa: Y015
+
+@_typing.final
+class RecordedMessage(_message.Message):
+    """RecordedMessage is one message after redaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    role: _chat_pb2.Role.ValueType
+    """Who wrote it."""
+    text: _builtins.str
+    """Its text parts, one per line."""
+    def __init__(
+        self,
+        *,
+        role: _chat_pb2.Role.ValueType = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordedMessage: _TypeAlias = RecordedMessage  # noqa: Y015
+
+@_typing.final
+class FeedbackRecord(_message.Message):
+    """FeedbackRecord is what someone thought of an answer. It is a line of the
+    decision log too.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RECORDED_AT_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    PREFERENCE_FIELD_NUMBER: _builtins.int
+    kind: Global___RecordKind.ValueType
+    """`RECORD_KIND_FEEDBACK`."""
+    request_id: _builtins.str
+    """The request that was answered."""
+    tenant_id: _builtins.str
+    """Who paid."""
+    rating: _builtins.float
+    """How good the answer was. Range [0, 1]; thumbs are 0 and 1."""
+    preference: Global___Preference.ValueType
+    """Which of two answers was better."""
+    @_builtins.property
+    def recorded_at(self) -> _timestamp_pb2.Timestamp:
+        """When the feedback arrived."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RecordKind.ValueType = ...,
+        request_id: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        recorded_at: _timestamp_pb2.Timestamp | None = ...,
+        rating: _builtins.float = ...,
+        preference: Global___Preference.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["opinion", b"opinion", "preference", b"preference", "rating", b"rating", "recorded_at", b"recorded_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "opinion", b"opinion", "preference", b"preference", "rating", b"rating", "recorded_at", b"recorded_at", "request_id", b"request_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_opinion: _TypeAlias = _typing.Literal["rating", "preference"]  # noqa: Y015
+    _WhichOneofArgType_opinion: _TypeAlias = _typing.Literal["opinion", b"opinion"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_opinion) -> _WhichOneofReturnType_opinion | None: ...
+
+Global___FeedbackRecord: _TypeAlias = FeedbackRecord  # noqa: Y015

@@ -52,6 +52,7 @@ class CompleteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request, at most 128 characters of printable
     ASCII. Returned and logged. Default (empty): the dispatcher makes one.
@@ -59,6 +60,11 @@ class CompleteRequest(_message.Message):
     alpha: _builtins.float
     """Overrides the tenant's alpha for this request, where the tenant's policy
     allows it. Range [0, 1]; 0 always goes strong. Default: the policy's alpha.
+    """
+    conversation_id: _builtins.str
+    """The caller's name for the conversation that this is a turn of, at most 128
+    characters of printable ASCII, known within the tenant only. The tenant's
+    `sticky` then holds its model. Default (empty): every turn stands alone.
     """
     @_builtins.property
     def chat(self) -> _chat_pb2.Chat:
@@ -77,10 +83,11 @@ class CompleteRequest(_message.Message):
         request_id: _builtins.str = ...,
         alpha: _builtins.float | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        conversation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -166,10 +173,13 @@ class StreamCompleteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request. Default: the dispatcher makes one."""
     alpha: _builtins.float
     """Overrides the tenant's alpha, where the policy allows it. Range [0, 1]."""
+    conversation_id: _builtins.str
+    """The caller's name for the conversation that this is a turn of."""
     @_builtins.property
     def chat(self) -> _chat_pb2.Chat:
         """The conversation and its sampling parameters. Required."""
@@ -185,10 +195,11 @@ class StreamCompleteRequest(_message.Message):
         request_id: _builtins.str = ...,
         alpha: _builtins.float | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        conversation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -205,9 +216,12 @@ class StreamCompleteResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
-        """First: the decision, before the model has said anything."""
+        """First: the decision, as soon as a model begins to answer. Until then
+        another deployment or model may take over.
+        """
 
     @_builtins.property
     def delta(self) -> Global___StreamDelta:
@@ -217,18 +231,25 @@ class StreamCompleteResponse(_message.Message):
     def finished(self) -> Global___StreamFinished:
         """Last: how it ended and what it cost."""
 
+    @_builtins.property
+    def failed(self) -> Global___StreamFailed:
+        """Last, in place of `finished`, if the answer broke off: what was used until
+        then. The gRPC error that says why follows.
+        """
+
     def __init__(
         self,
         *,
         started: Global___StreamStarted | None = ...,
         delta: Global___StreamDelta | None = ...,
         finished: Global___StreamFinished | None = ...,
+        failed: Global___StreamFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "failed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -381,6 +402,44 @@ class StreamFinished(_message.Message):
 Global___StreamFinished: _TypeAlias = StreamFinished  # noqa: Y015
 
 @_typing.final
+class StreamFailed(_message.Message):
+    """StreamFailed closes a stream that broke off. No other model takes over: its
+    answer would not continue what was already sent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The ErrorInfo reason of the gRPC error that follows."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """Tokens used until then: the upstream's count if it came, else an estimate.
+        Unset if nothing was used.
+        """
+
+    @_builtins.property
+    def decision(self) -> _decision_pb2.Decision:
+        """The decision again, now with its costs."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        decision: _decision_pb2.Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamFailed: _TypeAlias = StreamFailed  # noqa: Y015
+
+@_typing.final
 class RouteRequest(_message.Message):
     """RouteRequest asks for the decision alone."""
 
@@ -388,8 +447,13 @@ class RouteRequest(_message.Message):
 
     CHAT_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
     """Overrides the tenant's alpha, where the policy allows it. Range [0, 1]."""
+    conversation_id: _builtins.str
+    """The caller's name for the conversation that this is a turn of. It is read,
+    and nothing is remembered.
+    """
     @_builtins.property
     def chat(self) -> _chat_pb2.Chat:
         """The conversation. Required."""
@@ -399,10 +463,11 @@ class RouteRequest(_message.Message):
         *,
         chat: _chat_pb2.Chat | None = ...,
         alpha: _builtins.float | None = ...,
+        conversation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015

@@ -1,0 +1,252 @@
+"""What a target would have done to a stream of calls: the served code for pacing and deciding, run over it.
+
+A *plan* is what a tenant could set: a share, limits, a fixed alpha. Each decision is `pacing.decide` or
+`routing.decide` as the dispatcher calls them, with a lease that is merged as often as there. What the dispatcher does
+not know at decision time the simulation does not use either: a call's cost is expected to be the running mean of its
+tier's, and the difference is settled after it.
+
+Two things are simpler than in service: calls come one after the other, and a call fits a limit if its real cost does,
+where the ledger wants room for its worst case.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from dispatcher_service import pacing, pacing_state, routing
+from dispatcher_service.budget import BudgetWindow, Limit, OnExhausted, Period, fallback, window_at, windows_at
+from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
+from dispatcher_service.routing import Tier
+from training.streams import Call
+
+_COST_MEMORY = 200.0  # calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a tenant could set.
+
+    Attributes:
+        name: for tables and plots.
+        pacing: the targets to hold; `None` compares with `alpha` alone.
+        alpha: the fixed threshold of a plan without pacing.
+        limits: the hard limits, at most one per period.
+        on_exhausted: what happens when a call does not fit them.
+    """
+
+    name: str
+    pacing: PacingPolicy | None = None
+    alpha: float = 0.0
+    limits: tuple[Limit, ...] = ()
+    on_exhausted: OnExhausted = OnExhausted.DEGRADE
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one call. `tier` is `None` if it was refused; `free` if a threshold decided."""
+
+    call: Call
+    tier: Tier | None
+    alpha: float | None
+    free: bool
+    degraded: bool
+
+    @property
+    def cost(self) -> int:
+        """In nano-USD; 0 if it was refused."""
+        if self.tier is None:
+            return 0
+        return self.call.strong_cost if self.tier is Tier.STRONG else self.call.weak_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A plan and what it did with each call of a stream."""
+
+    plan: Plan
+    results: tuple[Result, ...]
+
+
+@dataclass(slots=True)
+class _Costs:
+    """Running means of what calls cost in each tier."""
+
+    weak: float = 0.0
+    strong: float = 0.0
+    _seen: bool = False
+
+    def expected(self, call: Call) -> Estimate:
+        """The very first call has no past: its own costs stand in."""
+        if not self._seen:
+            return Estimate(weak=call.weak_cost, strong=call.strong_cost)
+        return Estimate(weak=round(self.weak), strong=round(self.strong))
+
+    def saw(self, call: Call) -> None:
+        if not self._seen:
+            self.weak, self.strong, self._seen = call.weak_cost, call.strong_cost, True
+        self.weak += (call.weak_cost - self.weak) / _COST_MEMORY
+        self.strong += (call.strong_cost - self.strong) / _COST_MEMORY
+
+
+@dataclass(slots=True)
+class _Book:
+    """What was spent in the windows of the limits."""
+
+    limits: tuple[Limit, ...]
+    _spent: dict[BudgetWindow, int] = field(default_factory=dict)
+
+    def fits(self, cost: int, at: float) -> bool:
+        windows = {window.period: window for window in windows_at(at)}
+        return all(self._spent.get(windows[limit.period], 0) + cost <= limit.amount for limit in self.limits)
+
+    def charge(self, cost: int, at: float) -> None:
+        for window in windows_at(at):
+            self._spent[window] = self._spent.get(window, 0) + cost
+
+
+def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
+    """Run a plan over calls in the order of their times.
+
+    Args:
+        calls: in ascending order of `at`.
+        plan: what decides.
+        reference: the scorer whose quantiles the tenant's distribution starts from.
+    """
+    shared = pacing_state.Pace()
+    lease = pacing_state.lease_of(shared)
+    costs, book = _Costs(), _Book(plan.limits)
+    results = []
+    for call in calls:
+        estimate = costs.expected(call)
+        decision = None
+        if call.win_probability is not None and plan.pacing is not None:
+            decision, lease = pacing.decide(lease, plan.pacing, reference, call.win_probability, estimate, now=call.at)
+        elif call.win_probability is not None:
+            decision = routing.decide(call.win_probability, alpha=plan.alpha)
+        elif plan.pacing is not None:
+            lease = pacing.forced(lease, plan.pacing, strong=call.forced_strong, estimate=estimate, now=call.at)
+        wanted = decision.tier if decision is not None else Tier.STRONG if call.forced_strong else Tier.WEAK
+        tier = _that_fits(call, wanted, plan, book)
+        result = Result(
+            call=call,
+            tier=tier,
+            alpha=None if decision is None else decision.alpha,
+            free=decision is not None,
+            degraded=tier is not wanted and tier is not None,
+        )
+        results.append(result)
+        book.charge(result.cost, call.at)
+        costs.saw(call)
+        if plan.pacing is not None:
+            estimated = estimate.strong if wanted is Tier.STRONG else estimate.weak
+            lease = pacing.settled(lease, plan.pacing, estimated=estimated, actual=result.cost)
+            if lease.exhausted(plan.pacing):
+                shared = pacing.merge(shared, lease, plan.pacing, now=call.at)
+                lease = pacing_state.lease_of(shared)
+    return Replay(plan, tuple(results))
+
+
+def _that_fits(call: Call, tier: Tier, plan: Plan, book: _Book) -> Tier | None:
+    wanted: Tier | None = tier
+    while wanted is not None:
+        if book.fits(call.strong_cost if wanted is Tier.STRONG else call.weak_cost, call.at):
+            return wanted
+        wanted = fallback(plan.on_exhausted, wanted, in_tool_loop=False)
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSummary:
+    """One window of a replay.
+
+    Attributes:
+        start: of its first call, in seconds since the epoch; for a budget window its own start.
+        calls: in it, refused ones included.
+        strong: how many went strong.
+        cost: nano-USD.
+        degraded, refused: calls that did not fit the limits.
+        alpha: the lowest and the highest in force; `None` without free calls.
+        gain: sum over strong calls of 2·win_probability - 1: how many more answers are better than worse, beside all
+            weak. Over calls that a threshold decided.
+        best_gain: the same for the threshold that is best in hindsight and sends as many of them strong.
+    """
+
+    start: float
+    calls: int
+    strong: int
+    cost: int
+    degraded: int
+    refused: int
+    alpha: tuple[float, float] | None
+    gain: float
+    best_gain: float
+
+    @property
+    def share(self) -> float:
+        """Of all calls that were answered."""
+        return self.strong / max(self.calls - self.refused, 1)
+
+
+def by_calls(replay: Replay, length: int) -> list[WindowSummary]:
+    """Windows of `length` calls each; a shorter rest at the end is left out, unless it is all there is."""
+    results = replay.results
+    ends = range(length, len(results) + 1, length) or range(len(results), len(results) + 1)
+    return [_summary(results[max(end - length, 0) : end]) for end in ends]
+
+
+def by_period(replay: Replay, period: Period) -> list[WindowSummary]:
+    """The budget windows of a period that hold calls."""
+    found = groupby(replay.results, key=lambda result: window_at(period, result.call.at))
+    return [_summary(tuple(results), start=window.start) for window, results in found]
+
+
+def total(windows: Iterable[WindowSummary]) -> WindowSummary:
+    """Several windows as one."""
+    all_ = list(windows)
+    ranges = [window.alpha for window in all_ if window.alpha is not None]
+    return WindowSummary(
+        start=all_[0].start,
+        calls=sum(window.calls for window in all_),
+        strong=sum(window.strong for window in all_),
+        cost=sum(window.cost for window in all_),
+        degraded=sum(window.degraded for window in all_),
+        refused=sum(window.refused for window in all_),
+        alpha=(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None,
+        gain=sum(window.gain for window in all_),
+        best_gain=sum(window.best_gain for window in all_),
+    )
+
+
+def _summary(results: Sequence[Result], start: float | None = None) -> WindowSummary:
+    free = [result for result in results if result.free]
+    gains = [2 * result.call.win_probability - 1 for result in free if result.call.win_probability is not None]
+    took = [result.tier is Tier.STRONG for result in free]
+    alphas = [result.alpha for result in free if result.alpha is not None]
+    return WindowSummary(
+        start=results[0].call.at if start is None else start,
+        calls=len(results),
+        strong=sum(result.tier is Tier.STRONG for result in results),
+        cost=sum(result.cost for result in results),
+        degraded=sum(result.degraded for result in results),
+        refused=sum(result.tier is None for result in results),
+        alpha=(min(alphas), max(alphas)) if alphas else None,
+        gain=sum(gain for gain, strong in zip(gains, took, strict=True) if strong),
+        best_gain=sum(sorted(gains, reverse=True)[: sum(took)]),
+    )
+
+
+def guarantee(policy: PacingPolicy) -> float:
+    """By how many strong calls any window of free calls may miss a share, whatever the calls are (see pacing.py)."""
+    return (1 + policy.gain) / policy.gain + policy.lease_calls
+
+
+def share_of(plan: Plan) -> float | None:
+    """The share that a plan holds; `None` if it holds none."""
+    targets = plan.pacing.targets if plan.pacing is not None else ()
+    return next((target.share for target in targets if isinstance(target, ShareTarget)), None)
+
+
+def spend_of(plan: Plan) -> SpendTarget | None:
+    """The rate of spending that a plan holds; `None` if it holds none."""
+    targets = plan.pacing.targets if plan.pacing is not None else ()
+    return next((target for target in targets if isinstance(target, SpendTarget)), None)
