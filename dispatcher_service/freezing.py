@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 
+from dispatcher_service.auth_sections import auth_policy
 from dispatcher_service.budget import Limit, Period
 from dispatcher_service.catalogue import (
     Catalogue,
@@ -31,6 +32,7 @@ from dispatcher_service.upstream_sections import freeze_deployments, freeze_retr
 def catalogue(file: FileSection) -> Catalogue:
     """The whole file."""
     return Catalogue(
+        auth=auth_policy(file.auth, file.tenants, file.admins),
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
         retries=freeze_retries(file.retries),
         models={section.name: _model(section) for section in file.models},
@@ -69,6 +71,7 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         log_text=tenant.log_text,
         text_ttl=tenant.text_ttl,
         shadow=_shadow(tenant.shadow),
+        idempotency_retention=tenant.idempotency_retention,
     )
 
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Attempted, Choice, Outcome
@@ -27,12 +28,18 @@ _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
 
 
+def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
+    """The label of a tenant: the first of the configured ones, in the file's order, have one of their own."""
+    own = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+    return lambda tenant_id: tenant_id if tenant_id in own else OTHER
+
+
 class Metrics:
     """All metrics of one dispatcher. Its methods never raise for any outcome."""
 
     def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
         """`tenants` are the configured ones, in the file's order: the first 200 get a label of their own."""
-        self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+        self._tenant = tenant_labels(tenants)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
@@ -45,6 +52,7 @@ class Metrics:
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
         self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
@@ -56,6 +64,9 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens by model and class; classes are disjoint.", "model", "token_class")
         self._usage_missing = counter(
             "usage_missing", "Calls billed at an estimate, since the upstream reported no usage.", "model"
+        )
+        self._idempotency = counter(
+            "idempotency", "What became of requests that callers named, by event (see idempotency.EVENTS).", "event"
         )
         self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
         self._alpha_sources = counter("alpha_sources", "Decisions by where their alpha came from.", "source")
@@ -87,9 +98,17 @@ class Metrics:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
 
+    def authenticated(self, method: Method, result: Result) -> None:
+        """See `auth.Observe`."""
+        self._auth.labels(method.value, result.value).inc()
+
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""
         self._scorer.labels(result).observe(seconds)
+
+    def request_named(self, event: str) -> None:
+        """What became of a request that its caller named. See `idempotency.Idempotent`."""
+        self._idempotency.labels(event).inc()
 
     def attempt_began(self, deployment: str) -> None:
         """See `gates.Observe`."""
@@ -120,8 +139,7 @@ class Metrics:
         self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
         if outcome.choice is None:
             return
-        tenant = outcome.request.tenant_id
-        label = tenant if tenant in self._tenants else OTHER
+        label = self._tenant(outcome.request.tenant_id)
         self._observe_choice(label, outcome.choice)
         for attempted in outcome.attempts:
             self._observe_attempt(label, attempted)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pydantic
 
 from dispatcher_service import freezing
+from dispatcher_service.auth_sections import auth_problems
 from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import (
     Catalogue,
@@ -91,6 +92,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
 
 

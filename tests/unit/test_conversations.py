@@ -45,6 +45,9 @@ class BrokenStore:
     ) -> bool:
         raise LedgerUnavailable("down")
 
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        raise LedgerUnavailable("down")
+
 
 class Talk:
     """Conversations over a real use case on fakes."""
@@ -58,7 +61,7 @@ class Talk:
     ) -> None:
         self.now = 1e9
         self.scorer = FakeScorer(win_probability)
-        self.bench = Bench(self.scorer, upstream, None, None, **changes)
+        self.bench = Bench(self.scorer, upstream, None, **changes)
         self.store = store or MemoryLedger(lambda: self.now)
         self.observed: list[tuple[str, str]] = []
         catalogue = dataclasses.replace(

@@ -28,6 +28,7 @@ from dispatcher_service.errors import (
     UpstreamUnavailable,
 )
 from dispatcher_service.gates import Gates
+from dispatcher_service.identity import OPEN
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
@@ -63,7 +64,6 @@ class Bench:
         scorer: FakeScorer | None = None,
         upstream: FakeUpstream | None = None,
         small_part_tokens: dict[PartKind, int] | None = None,
-        ledger: Ledger | None = None,
         **changes: object,
     ) -> None:
         self.scorer = scorer or FakeScorer()
@@ -72,7 +72,7 @@ class Bench:
         self.observer = FakeObserver()
         self.now = 0.0
         self.wall = 1e9
-        self.ledger: Ledger = ledger or MemoryLedger(lambda: self.wall)
+        self.ledger: Ledger = changes.pop("ledger", None) or MemoryLedger(lambda: self.wall)  # type: ignore[assignment]
         self.book = Book(
             self.ledger, observe=self.observer, clock=lambda: self.now, wall_clock=lambda: self.wall, drain=1
         )
@@ -102,6 +102,7 @@ class Bench:
             },
             deployments=deployments,
             tenants={"t": policy(**changes)},
+            auth=OPEN,
         )
         self.dispatcher = self.rebuilt()
 
