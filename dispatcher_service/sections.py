@@ -6,34 +6,29 @@
 import difflib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
-from dispatcher_service.catalogue import OnScorerFailure
+from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
 from dispatcher_service.stickiness import Sticky
+from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
-_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
-_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ScorerSection(_Section):
+class ScorerSection(Section):
     """`[scorer]`."""
 
     address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: _Seconds = 0.25
+    timeout: Seconds = 0.25
 
 
-class PriceSection(_Section):
+class PriceSection(Section):
     """`price` of a model, in USD per million tokens."""
 
     input: _Usd
@@ -43,7 +38,7 @@ class PriceSection(_Section):
     reasoning: _Usd | None = None
 
 
-class PartTokensSection(_Section):
+class PartTokensSection(Section):
     """`part_tokens` of a model."""
 
     image: _Tokens | None = None
@@ -51,28 +46,18 @@ class PartTokensSection(_Section):
     file: _Tokens | None = None
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """One of `[[models]]`."""
 
-    name: _Name
+    name: Name
     price: PriceSection
     part_tokens: PartTokensSection = PartTokensSection()
+    fallbacks: tuple[Name, ...] = ()
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    drain_timeout: Seconds = 30.0
 
 
-class DeploymentSection(_Section):
-    """One of `[[deployments]]`."""
-
-    name: _Name
-    model: _Name
-    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    upstream_model: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    timeout: _Seconds = 120.0
-    connect_timeout: _Seconds = 5.0
-
-
-class ShadowSection(_Section):
+class ShadowSection(Section):
     """`shadow` of a tenant."""
 
     strong_call_share: _Fraction | None = None
@@ -80,34 +65,36 @@ class ShadowSection(_Section):
     scorer: str = ""
 
 
-class TenantSection(_Section):
+class TenantSection(Section):
     """One of `[tenants]`."""
 
-    strong_model: _Name
-    weak_model: _Name
+    strong_model: Name
+    weak_model: Name
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
     allow_alpha_override: bool = False
-    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
+    extra_body_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scorer: str = ""
+    fallback_to_other_tier: bool = False
     sticky: Sticky = Sticky.STRONG
     conversation_ttl: _Lifetime = 86_400.0
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
-    api_keys: list[ApiKeySection] = []
-    certificates: list[CertificateName] = []
+    api_keys: tuple[ApiKeySection, ...] = ()
+    certificates: tuple[CertificateName, ...] = ()
 
 
-class FileSection(_Section):
+class FileSection(Section):
     """The whole file."""
 
     scorer: ScorerSection = ScorerSection()
+    retries: RetriesSection = RetriesSection()
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
-    tenants: Annotated[dict[_Name, TenantSection], Field(min_length=1)]
-    admins: dict[_Name, AdminSection] = {}
+    tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
+    admins: dict[Name, AdminSection] = Field(default_factory=dict)
     auth: AuthSection = AuthSection()
 
 
@@ -122,6 +109,9 @@ def describe(problem: Mapping[str, Any]) -> str:
         return f"{key}: unknown key: {mend}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
+    if problem["type"] == "value_error":
+        # Our own checks name the mend themselves, and what they look at may be secret.
+        return f"{key}: {problem['ctx']['error']}"
     mend = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
     # Somebody may have written a key in the place of its hash.
     return f"{key}: {mend}" if "api_keys" in loc else f"{key}: {mend}, not {_shorten(problem['input'])}"
@@ -129,21 +119,19 @@ def describe(problem: Mapping[str, Any]) -> str:
 
 def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
-    kind: Any = FileSection
+    section: type[BaseModel] = FileSection
     for part in loc[:-1]:
-        # A part is a key of a section, or an index or name in a list or table of sections.
-        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]
-        if not _is_section(kind):
-            kind = next((each for each in get_args(kind) if _is_section(each)), kind) if _is_optional(kind) else kind
-    return list(kind.model_fields) if _is_section(kind) else []
+        # A part that is no field is an index or a name in a list or table of these sections.
+        field = section.model_fields.get(part)
+        section = (field and _section_in(field.annotation)) or section
+    return list(section.model_fields)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a list, a table or an optional value holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _shorten(value: object) -> str:
