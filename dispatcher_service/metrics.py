@@ -59,6 +59,9 @@ class Metrics:
         self._usage_missing = counter(
             "usage_missing", "Calls billed at an estimate, since the upstream reported no usage.", "model"
         )
+        self._idempotency = counter(
+            "idempotency", "What became of requests that callers named, by event (see idempotency.EVENTS).", "event"
+        )
         self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
         self._pair_mismatch = gauge(
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
@@ -95,6 +98,10 @@ class Metrics:
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""
         self._scorer.labels(result).observe(seconds)
+
+    def request_named(self, event: str) -> None:
+        """What became of a request that its caller named. See `idempotency.Idempotent`."""
+        self._idempotency.labels(event).inc()
 
     def attempt_began(self, deployment: str) -> None:
         """See `gates.Observe`."""

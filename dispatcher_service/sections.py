@@ -84,6 +84,7 @@ class TenantSection(Section):
     shadow: ShadowSection | None = None
     api_keys: tuple[ApiKeySection, ...] = ()
     certificates: tuple[CertificateName, ...] = ()
+    idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0
 
 
 class FileSection(Section):

@@ -9,8 +9,9 @@ from dispatcher_service import rendering, translation
 from dispatcher_service.answer import Delta
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.chat import Request
-from dispatcher_service.dispatch import Broken, Dispatcher, Started
+from dispatcher_service.dispatch import Broken, Started
 from dispatcher_service.errors import InvalidRequest, PointsmanError
+from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.runtime.boundary import Boundary
@@ -23,7 +24,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
     """Implements `pointsman.dispatcher.v1.DispatcherService`."""
 
     def __init__(
-        self, *, dispatcher: Dispatcher, auth: Authenticator, metrics: Metrics, max_conversation_bytes: int
+        self, *, dispatcher: Dispatching, auth: Authenticator, metrics: Metrics, max_conversation_bytes: int
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
@@ -57,6 +58,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
             choices=[rendering.answer(choice) for choice in answer.completion.choices],
             usage=rendering.usage(answer.bill.usage),
             origin=rendering.origin(answer.completion.origin),
+            idempotency=rendering.idempotency(answer.idempotency),
         )
 
     async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
@@ -68,7 +70,9 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 elif isinstance(event, Started):
                     response = dispatcher_pb2.StreamCompleteResponse(
                         started=dispatcher_pb2.StreamStarted(
-                            request_id=request.request_id, decision=rendering.decision(event.choice, None)
+                            request_id=request.request_id,
+                            decision=rendering.decision(event.choice, None),
+                            idempotency=rendering.idempotency(event.idempotency),
                         )
                     )
                 elif isinstance(event, Broken):
@@ -86,6 +90,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                             usage=rendering.usage(event.bill.usage),
                             decision=rendering.decision(event.choice, event.bill),
                             origin=rendering.origin(event.end.origin),
+                            idempotency=rendering.idempotency(event.idempotency),
                         )
                     )
                 await context.write(response)

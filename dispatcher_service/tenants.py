@@ -123,6 +123,7 @@ def _freeze(file: FileSection) -> Catalogue:
                 log_text=tenant.log_text,
                 text_ttl=tenant.text_ttl,
                 shadow=_shadow(tenant.shadow),
+                idempotency_retention=tenant.idempotency_retention,
             )
             for tenant_id, tenant in file.tenants.items()
         },

@@ -9,8 +9,8 @@ _GROUPS = (
     ("apps.demo.cli", "scorer,dispatcher,demo"),
     ("training.cli", "evaluate"),
     ("training.simulate_cli", "evaluate"),
-    ("dispatcher_service.cli", "dispatcher"),
     ("dispatcher_service.ledger.cli", "dispatcher,redis"),
+    ("dispatcher_service.cli", "dispatcher"),
 )
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 
