@@ -100,8 +100,8 @@ class Settings:
     )
     tls_certificate: str = setting(
         "",
-        meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it changes. "
-        "Unset: the port speaks in the clear.",
+        meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it "
+        "changes. Unset: the port speaks in the clear.",
         unit="path",
     )
     tls_key: str = setting("", meaning="PEM file with the certificate's private key.", unit="path")

@@ -8,6 +8,7 @@ import grpc.aio
 
 from pointsman.runtime.status import Violation, decode
 
+
 class PointsmanCallError(Exception):
     """A call failed. `str(error)` is the service's message.
 

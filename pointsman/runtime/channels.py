@@ -71,7 +71,9 @@ def open_channel(
         return grpc.aio.insecure_channel(target, options=options)
     if tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
-    roots, certificate, key = (None if file is None else file.read_bytes() for file in (tls.ca, tls.certificate, tls.key))
+    roots, certificate, key = (
+        None if file is None else file.read_bytes() for file in (tls.ca, tls.certificate, tls.key)
+    )
     return grpc.aio.secure_channel(
         target,
         grpc.ssl_channel_credentials(root_certificates=roots, private_key=key, certificate_chain=certificate),

@@ -155,8 +155,11 @@ def _certificates(spec: ServerSpec, tls: ServerTls) -> Certificates:
         raise StartError(str(error)) from error
     for name, text, value in (
         ("expiry_seconds", "Seconds until the served certificate expires; negative after.", certificates.seconds_left),
-        ("reload_failing", "1 while the certificate files cannot be used, so that the old ones are still served.",
-         certificates.reload_failing),
+        (
+            "reload_failing",
+            "1 while the certificate files cannot be used, so that the old ones are still served.",
+            certificates.reload_failing,
+        ),
     ):
         gauge = prometheus_client.Gauge(f"pointsman_{spec.service}_certificate_{name}", text, registry=spec.registry)
         gauge.set_function(value)

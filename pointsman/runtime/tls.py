@@ -96,7 +96,7 @@ class Certificates:
                     self._loaded = _load(self._tls)
                 except TlsError as error:
                     self._failing = True
-                    logger.error("cannot reload certificates; the old ones stay", extra=fields(problem=str(error)))  # noqa: TRY400
+                    logger.error("cannot reload certificates; the old ones stay", extra=fields(problem=str(error)))
                 else:
                     self._failing = False
                     logger.info("certificates reloaded", extra=fields(seconds_left=round(self._expiry_in())))
@@ -123,7 +123,9 @@ def _load(tls: ServerTls) -> _Loaded:
     try:
         certificate = x509.load_pem_x509_certificates(chain)[0]
     except ValueError as error:
-        raise TlsError(f"{tls.certificate}: not a certificate in PEM form: write the chain, the server's first") from error
+        raise TlsError(
+            f"{tls.certificate}: not a certificate in PEM form: write the chain, the server's first"
+        ) from error
     try:
         private = load_pem_private_key(key, password=None)
     except (ValueError, TypeError) as error:
