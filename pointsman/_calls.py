@@ -1,6 +1,5 @@
-"""What every client call shares: the channel, and gRPC's error turned into ours."""
+"""What every client call shares: gRPC's error turned into ours."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,15 +7,6 @@ import grpc
 import grpc.aio
 
 from pointsman.runtime.status import Violation, decode
-
-_CHANNEL_OPTIONS = [
-    # dns:/// with several addresses: one connection each, calls in turn.
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
-    # A service that comes back is found again within a second, not within gRPC's default two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
 
 
 class PointsmanCallError(Exception):
@@ -46,11 +36,6 @@ class PointsmanCallError(Exception):
         self.reason = reason
         self.violations = violations
         self.retry_after = retry_after
-
-
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to a gRPC target; it connects on the first call."""
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
 
 
 @contextmanager

@@ -20,8 +20,9 @@ import grpc
 import grpc.aio
 
 from pointsman import _translation as translation
-from pointsman._calls import PointsmanCallError, call_errors, open_channel
+from pointsman._calls import PointsmanCallError, call_errors
 from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.runtime.channels import ClientTls, open_channel
 from pointsman.runtime.status import Violation
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 from pointsman.values import (
@@ -47,6 +48,7 @@ __all__ = [
     "AlphaSource",
     "Answer",
     "AnswerStream",
+    "ClientTls",
     "Conversation",
     "CostSource",
     "Decision",
@@ -74,7 +76,13 @@ class DispatcherClient:
     """Calls the dispatcher as one tenant, over one channel that all calls share. Make it in a running event loop."""
 
     def __init__(
-        self, address: str, *, tenant: str = "", credential: str | Callable[[], str] = "", timeout: float = 120.0
+        self,
+        address: str,
+        *,
+        tenant: str = "",
+        credential: str | Callable[[], str] = "",
+        tls: ClientTls | None = None,
+        timeout: float = 120.0,
     ) -> None:
         """Connects on the first call.
 
@@ -83,9 +91,10 @@ class DispatcherClient:
             tenant: who pays, for a dispatcher without authentication; empty leaves it to the dispatcher, which in
                 development takes `default`.
             credential: an API key or a token. A function is asked before each call, so that a token may be renewed.
+            tls: how to trust the dispatcher, and the client certificate if it wants one; `None` speaks in the clear.
             timeout: seconds that a call may take, where the call sets none.
         """
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, tls=tls)
         self._stub = dispatcher_pb2_grpc.DispatcherServiceStub(self._channel)
         self._tenant = tenant
         self._credential = credential
@@ -235,9 +244,9 @@ class AnswerStream:
 class ScorerClient:
     """Calls the scorer over one channel that all calls share. Make it in a running event loop."""
 
-    def __init__(self, address: str, *, timeout: float = 10.0) -> None:
-        """Connects on the first call. `timeout` is in seconds, for every call."""
-        self._channel = open_channel(address)
+    def __init__(self, address: str, *, tls: ClientTls | None = None, timeout: float = 10.0) -> None:
+        """Connects on the first call. `timeout` is in seconds, for every call; `tls` as for `DispatcherClient`."""
+        self._channel = open_channel(address, tls=tls)
         self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
         self._timeout = timeout
 
