@@ -117,7 +117,12 @@ def read(data: Path) -> Corpus:
         read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
     ]
     unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
-    return Corpus(labelled, unlabelled, tuple(_source(data, name, licence) for name, licence in _LICENCES.items()))
+    return Corpus(labelled, unlabelled, read_sources(data))
+
+
+def read_sources(data: Path) -> tuple[SourceFile, ...]:
+    """Every file of the data folder that training reads."""
+    return tuple(_source(data, name, licence) for name, licence in _LICENCES.items())
 
 
 _LICENCES = {
