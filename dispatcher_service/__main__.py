@@ -31,6 +31,7 @@ from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
+from dispatcher_service.idempotency import Idempotent
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import default_url, open_ledger
@@ -135,6 +136,7 @@ async def _serve(settings: Settings) -> None:
         catalogue=lambda: catalogue,
         observe=record_metrics.conversation_store,
     )
+    idempotent = Idempotent(conversations, documents=ledger, catalogue=lambda: catalogue, observe=metrics.request_named)
     auth = Authenticator(
         mode=catalogue.auth.mode,
         catalogue=lambda: catalogue,
@@ -144,7 +146,7 @@ async def _serve(settings: Settings) -> None:
         wall_clock=time.time,
     )
     servicer = DispatcherServicer(
-        dispatcher=conversations,
+        dispatcher=idempotent,
         auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
@@ -167,9 +169,11 @@ async def _serve(settings: Settings) -> None:
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        _warn_of_exposure(settings, catalogue)
         money.start()
 
     async def close() -> None:
+        await idempotent.close()
         await money.close()
         await conversations.close()
         recording.cancel()
@@ -209,6 +213,16 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
             "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
             "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
         )
+
+
+def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        if not settings.tls_certificate and not is_loopback(settings.listen):
+            logger.warning(
+                "credentials come in over a port without TLS: set DISPATCHER_TLS_CERTIFICATE, or let a mesh encrypt",
+                extra=fields(listen=settings.listen),
+            )
+        return
     logger.warning(
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
