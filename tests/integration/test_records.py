@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
 from tests.dispatchers import STRONG, WEAK, Caller, chat, start_dispatcher
@@ -162,6 +163,18 @@ async def test_feedback_becomes_training_data(replicas: list[ServiceProcess], le
     found = dict(zip(labelled.prompts, labelled.labels, strict=True))
     assert found["a lesson, label-strong"] == 1.0
     assert found["a lesson, label-weak"] == 0.0
+
+
+async def test_the_client_asks_rates_and_erases(replicas: list[ServiceProcess]) -> None:
+    async with DispatcherClient(replicas[0].grpc, tenant="default") as client:
+        answer = await client.complete("hello", conversation_id="c-7", alpha=1.0)
+        explained = await client.get_decision(answer.request_id)
+        assert explained.decision == answer.decision
+        assert explained.text.startswith("It went weak")
+        await client.record_feedback(answer.request_id, preference=Preference.TIE)
+        with pytest.raises(PointsmanCallError, match="rating"):
+            await client.record_feedback(answer.request_id)
+        assert await client.erase_conversation("c-7") >= 1
 
 
 async def test_another_tenant_finds_rates_and_erases_nothing(replicas: list[ServiceProcess]) -> None:
