@@ -31,6 +31,7 @@ from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
+from dispatcher_service.idempotency import Idempotent
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import default_url, open_ledger
@@ -135,6 +136,7 @@ async def _serve(settings: Settings) -> None:
         catalogue=lambda: catalogue,
         observe=record_metrics.conversation_store,
     )
+    idempotent = Idempotent(conversations, documents=ledger, catalogue=lambda: catalogue, observe=metrics.request_named)
     auth = Authenticator(
         mode=catalogue.auth.mode,
         catalogue=lambda: catalogue,
@@ -144,7 +146,7 @@ async def _serve(settings: Settings) -> None:
         wall_clock=time.time,
     )
     servicer = DispatcherServicer(
-        dispatcher=conversations,
+        dispatcher=idempotent,
         auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
@@ -170,8 +172,9 @@ async def _serve(settings: Settings) -> None:
         money.start()
 
     async def close() -> None:
-        await money.close()
+        await idempotent.close()
         await conversations.close()
+        await money.close()
         recording.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await recording
