@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from dispatcher_service.decision_log_otlp import OtlpLines
 from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
@@ -268,3 +269,12 @@ async def test_the_log_goes_to_an_otlp_receiver_too(
         assert process.stop() == 0
     (line,) = map(json.loads, receiver.logs)
     assert (line["kind"], line["request_id"]) == ("RECORD_KIND_DECISION", "over-otlp")
+
+
+def test_what_a_collector_does_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    lines = OtlpLines(service_name="test", version="0")
+    with pytest.raises(OSError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+        lines.write(["{}"])
+    lines.close()
