@@ -41,7 +41,7 @@ from dispatcher_service.recorder import Recorder
 from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
 from dispatcher_service.records_servicer import RecordServicer
 from dispatcher_service.redaction import Redact
-from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
@@ -91,7 +91,8 @@ async def _serve(settings: Settings) -> None:
         raise StartError(str(error)) from error
     gates = Gates(clock=time.monotonic, observe=metrics)
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
+    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called)
+    metrics.watch_scorers(scorer.breakers())
 
     recorder = Recorder(
         lines=_open_decision_log(settings),
@@ -170,6 +171,7 @@ async def _serve(settings: Settings) -> None:
         await ledger.close()
         await tracing.close()
 
+    _warn_of_exposure(settings, catalogue)
     await serve(
         ServerSpec(
             service="dispatcher",
@@ -197,6 +199,16 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
             "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
             "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
         )
+
+
+def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        if not settings.tls_certificate and not is_loopback(settings.listen):
+            logger.warning(
+                "credentials come in over a port without TLS: set DISPATCHER_TLS_CERTIFICATE, or let a mesh encrypt",
+                extra=fields(listen=settings.listen),
+            )
+        return
     logger.warning(
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),

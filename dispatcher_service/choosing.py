@@ -51,7 +51,9 @@ class Chooser:
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
-        prediction = await self._scorer.score(request.chat, pair=policy.pair, scorer=policy.scorer, timeout=timeout)
+        prediction = await self._scorer.score(
+            request.chat, tenant_id=policy.tenant_id, pair=policy.pair, scorer=policy.scorer, timeout=timeout
+        )
         if progress is not None:
             progress.scorer_seconds = self._clock() - started
         if prediction is None:

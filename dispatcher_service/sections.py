@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
+from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
@@ -19,13 +20,6 @@ _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
-
-
-class ScorerSection(Section):
-    """`[scorer]`."""
-
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: Seconds = 0.25
 
 
 class PriceSection(Section):

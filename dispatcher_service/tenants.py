@@ -15,7 +15,6 @@ from dispatcher_service.catalogue import (
     Catalogue,
     FixedAlpha,
     Model,
-    ScorerTarget,
     Shadow,
     StrongCallShare,
     TenantPolicy,
@@ -23,6 +22,7 @@ from dispatcher_service.catalogue import (
 from dispatcher_service.chat import OWNED_KEYS, PartKind
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_sections import scorer_problems, scorer_target
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
@@ -97,6 +97,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
         if (tenant.alpha is None) == (tenant.strong_call_share is None):
             problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += scorer_problems(file.scorer)
     problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
 
@@ -104,7 +105,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
 def _freeze(file: FileSection) -> Catalogue:
     return Catalogue(
         auth=auth_policy(file.auth, file.tenants, file.admins),
-        scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
+        scorer=scorer_target(file.scorer),
         retries=freeze_retries(file.retries),
         models={model.name: _model(model) for model in file.models},
         deployments=freeze_deployments(file.deployments),

@@ -72,16 +72,25 @@ WEAK = "Mixtral-8x7B-Instruct-v0.1"
 
 
 def start_dispatcher(
-    directory: Path, *, scorer: str, upstream: str, tenants: Mapping[str, str] | None = None, more: str = "", **env: str
+    directory: Path,
+    *,
+    scorer: str,
+    upstream: str,
+    tenants: Mapping[str, str] | None = None,
+    scorer_more: str = "",
+    more: str = "",
+    **env: str,
 ) -> ServiceProcess:
     """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
 
-    `tenants` adds lines to tenants by their names; `more` is added at the end of the configuration.
+    `tenants` adds lines to tenants by their names, `scorer_more` to the scorer; `more` is added at the end of the
+    configuration.
     """
     config = directory / "dispatcher.toml"
     text = _CONFIG.format(scorer=scorer, upstream=upstream)
     for tenant, lines in (tenants or {}).items():
         text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
+    text = text.replace("timeout = 1.0\n", f"timeout = 1.0\n{scorer_more}\n", 1)
     config.write_text(text + more)
     settings = {
         **DISPATCHER_PORTS,
