@@ -7,9 +7,10 @@ Every wait has a timeout, and retrying is not done here: `failover` decides it. 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
 import openai
@@ -17,7 +18,7 @@ from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from dispatcher_service import openai_client, openai_wire
-from dispatcher_service.answer import Completion, Delta, End, FinishReason, Origin
+from dispatcher_service.answer import Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
@@ -42,8 +43,12 @@ logger = logging.getLogger(__name__)
 class OpenAIUpstream:
     """Implements `ports.Upstream`: one client, and so one connection pool, per deployment."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        """Clients are made when they are first used, and made again if their deployment is configured anew."""
+    def __init__(self, credentials: Credentials, *, trace_headers: Callable[[], Mapping[str, str]] = dict) -> None:
+        """Clients are made when they are first used, and made again if their deployment is configured anew.
+
+        `trace_headers` gives the headers by which the upstream can join the trace of the call that is answered now.
+        """
+        self._trace_headers = trace_headers
         self._credentials = credentials
         self._clients: dict[str, tuple[Deployment, AsyncOpenAI]] = {}
         self._replaced: list[AsyncOpenAI] = []
@@ -51,7 +56,7 @@ class OpenAIUpstream:
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `ports.Upstream.complete`."""
         patience = _Patience(deployment, timeout)
-        with _translated(deployment, patience):
+        with _translated(deployment, patience, self._credentials):
             client, headers = self._prepared(deployment)
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
@@ -67,7 +72,7 @@ class OpenAIUpstream:
         """See `ports.Upstream.stream`."""
         patience = _Patience(deployment, timeout)
         reading = _Reading(deployment.name, chat.choices)
-        with _translated(deployment, patience):
+        with _translated(deployment, patience, self._credentials):
             client, headers = self._prepared(deployment)
             async with patience.first_token():
                 stream = await client.chat.completions.create(
@@ -103,7 +108,8 @@ class OpenAIUpstream:
             known = deployment, openai_client.connect(deployment)
             self._clients[deployment.name] = known
         try:
-            return known[1], openai_client.call_headers(self._credentials.headers(deployment))
+            headers = openai_client.call_headers(self._credentials.headers(deployment))
+            return known[1], {**headers, **self._trace_headers()}
         except CredentialError as error:
             logger.error("a deployment has no usable key", extra=fields(error=str(error)))
             raise UpstreamUnavailable(
@@ -161,11 +167,14 @@ class _Reading:
         self._choices = choices
         self._finish_reasons: dict[int, FinishReason] = {}
         self._usage: Usage | None = None
-        self._origin: Origin | None = None
+        self._words: dict[int, str] = {}
+        self._first: ChatCompletionChunk | None = None
+        self._beside: dict[str, Any] = {}
 
     def read(self, chunk: ChatCompletionChunk) -> Iterator[Delta]:
         """The deltas of a chunk."""
-        self._origin = self._origin or openai_wire.read_origin(chunk)
+        self._first = self._first or chunk
+        self._beside |= openai_wire.extra_of_chunk(chunk)
         if chunk.usage is not None:
             self._usage = openai_wire.read_usage(chunk.usage)
         # The last chunk, which carries the usage, has no choices.
@@ -173,6 +182,7 @@ class _Reading:
             if choice.finish_reason:
                 self.begun = True
                 self._finish_reasons[choice.index] = openai_wire.read_finish_reason(choice.finish_reason)
+                self._words[choice.index] = openai_wire.unknown_word(choice.finish_reason)
             delta = openai_wire.read_delta(choice)
             if delta is not None:
                 self.begun = True
@@ -184,10 +194,16 @@ class _Reading:
         Raises:
             UpstreamUnavailable: it stopped before that.
         """
-        if self._origin is None or sorted(self._finish_reasons) != list(range(self._choices)):
+        indices = range(self._choices)
+        if self._first is None or sorted(self._finish_reasons) != list(indices):
             raise UpstreamUnavailable(self._deployment, "the stream ended early", may_be_billed=True)
-        finish_reasons = tuple(self._finish_reasons[index] for index in range(self._choices))
-        return End(finish_reasons=finish_reasons, usage=self._usage, origin=self._origin)
+        words = tuple(self._words[index] for index in indices)
+        return End(
+            finish_reasons=tuple(self._finish_reasons[index] for index in indices),
+            usage=self._usage,
+            origin=openai_wire.read_origin(self._first, self._beside),
+            upstream_finish_reasons=words if any(words) else (),
+        )
 
 
 async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk | None:
@@ -198,7 +214,7 @@ async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk
 
 
 @contextmanager
-def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
+def _translated(deployment: Deployment, patience: _Patience, credentials: Credentials) -> Iterator[None]:
     """Turn whatever the client raises into the hierarchy, keeping the cause."""
     name = deployment.name
     try:
@@ -210,7 +226,7 @@ def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
     except openai.RateLimitError as error:
         raise UpstreamRateLimited(name, _retry_after(error)) from error
     except openai.APIStatusError as error:
-        raise _status_error(name, error) from error
+        raise _status_error(deployment, error, credentials) from error
     except UpstreamError:
         raise
     except openai.APIError as error:
@@ -227,9 +243,11 @@ def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
         raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
 
 
-def _status_error(name: str, error: openai.APIStatusError) -> UpstreamError:
+def _status_error(deployment: Deployment, error: openai.APIStatusError, credentials: Credentials) -> UpstreamError:
+    name = deployment.name
     if error.status_code in _CALLERS_FAULT:
-        return UpstreamRejected(name, f"refused the request: {error.message}")
+        # The caller reads this, and an upstream may quote whatever it was sent.
+        return UpstreamRejected(name, f"refused the request: {credentials.hide(deployment, error.message)}")
     if error.status_code in _OUR_FAULT:
         # Not the caller's fault, and what the upstream says of it is not the caller's to read.
         what = f"answered HTTP {error.status_code}"

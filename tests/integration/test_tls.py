@@ -76,7 +76,7 @@ async def test_a_client_certificate_names_the_tenant_and_none_opens_no_door(
         scorer="127.0.0.1:1",
         upstream=upstream.base_url,
         tenants={"fixed": 'certificates = ["uri:spiffe://mesh/fixed"]'},
-        **server_env("DISPATCHER", authority, client_ca=True),
+        environment=server_env("DISPATCHER", authority, client_ca=True),
     ) as process:
         address = process.wait_until_serving().grpc
         async with DispatcherClient(address, tls=client_tls(authority, "spiffe://mesh/fixed")) as client:
