@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
+from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
@@ -32,8 +33,9 @@ from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
-from dispatcher_service.ledger.opening import open_ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.metrics import Metrics
+from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.record_metrics import RecordMetrics
@@ -86,11 +88,10 @@ async def _serve(settings: Settings) -> None:
     notices = Notices()
     tracing = _open_tracing(settings)
     ledger = _open_ledger(settings.ledger)
+    budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
+    money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
     store = RecordStore(ledger, retention=settings.decision_retention)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ), trace_headers=tracing.headers)
-    except CredentialError as error:
-        raise StartError(str(error)) from error
+    upstream = OpenAIUpstream(_open_credentials(catalogue), trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
@@ -116,9 +117,11 @@ async def _serve(settings: Settings) -> None:
 
     conversations = Conversations(
         Dispatcher(
-            catalogue=catalogue,
+            catalogue=lambda: catalogue,
             scorer=tracing.scorer(scorer),
             upstream=tracing.upstream(upstream),
+            book=money.book,
+            pacer=money.pacer,
             gates=gates,
             record=record,
             clock=time.monotonic,
@@ -161,9 +164,11 @@ async def _serve(settings: Settings) -> None:
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
 
     async def prepare() -> None:
-        """Nothing to wait for: without a scorer each tenant's policy answers."""
+        """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        money.start()
 
     async def close() -> None:
+        await money.close()
         await conversations.close()
         recording.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -229,12 +234,21 @@ def _load(config: str) -> Catalogue:
         raise StartError(str(error)) from error
 
 
+def _open_credentials(catalogue: Catalogue) -> Credentials:
+    try:
+        return Credentials(catalogue.all_deployments(), os.environ)
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
 def _open_ledger(url: str) -> Ledger:
     try:
-        return open_ledger(url)
-    except (ValueError, LedgerUnavailable) as error:
+        return open_ledger(url or default_url(os.environ))
+    except (ValueError, OSError, LedgerUnavailable) as error:
         # The address may hold a password.
         raise StartError(f"DISPATCHER_LEDGER: {error}") from error
+    except ImportError as error:
+        raise StartError("DISPATCHER_LEDGER: redis needs the extra: pip install 'pointsman[redis]'") from error
 
 
 def _open_decision_log(settings: Settings) -> Lines | None:
