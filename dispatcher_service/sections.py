@@ -157,8 +157,8 @@ def _keys_beside(loc: list[str]) -> list[str]:
         # A part that is no field is an index or a name in a list or table of these sections.
         field = section.model_fields.get(part)
         section = (field and _section_in(field.annotation)) or section
-        if section is PriceSection:
-            section = DatedPriceSection  # `price` is one section or several, which take one key more.
+    if section is PriceSection:
+        section = DatedPriceSection  # `price` is one section or a list of dated ones.
     return list(section.model_fields)
 
 

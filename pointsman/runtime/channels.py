@@ -78,16 +78,31 @@ def open_channel(
     Raises:
         OSError: a file of `tls` cannot be read.
     """
-    options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.service_config", json.dumps(service_config))]
+    options = _options(tls, service_config)
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options)
-    if tls.server_name:
+    return grpc.aio.secure_channel(target, _credentials(tls), options=options)
+
+
+def open_sync_channel(
+    target: str, *, tls: ClientTls | None = None, service_config: Mapping[str, Any] = ROUND_ROBIN
+) -> grpc.Channel:
+    """The same for code without asyncio."""
+    options = _options(tls, service_config)
+    if tls is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, _credentials(tls), options=options)
+
+
+def _options(tls: ClientTls | None, service_config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [*_OPTIONS, ("grpc.service_config", json.dumps(service_config))]
+    if tls is not None and tls.server_name:
         options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def _credentials(tls: ClientTls) -> grpc.ChannelCredentials:
     roots, certificate, key = (
         None if file is None else file.read_bytes() for file in (tls.ca, tls.certificate, tls.key)
     )
-    return grpc.aio.secure_channel(
-        target,
-        grpc.ssl_channel_credentials(root_certificates=roots, private_key=key, certificate_chain=certificate),
-        options=options,
-    )
+    return grpc.ssl_channel_credentials(root_certificates=roots, private_key=key, certificate_chain=certificate)
