@@ -204,6 +204,17 @@ async def test_an_erased_conversation_is_forgotten_on_every_replica(
             await _decision(two, "forget")
 
 
+async def test_an_erased_answer_is_not_repeated(replicas: list[ServiceProcess]) -> None:
+    async with Caller(replicas[0].grpc) as one, Caller(replicas[1].grpc) as two:
+        named = {"request_id": "repeat", "conversation_id": "c-repeat"}
+        await one.complete("say it again", **named)
+        assert (await two.complete("say it again", **named)).idempotency == dispatcher_pb2.IDEMPOTENCY_REPLAYED
+        await two.records.EraseConversation(
+            records_pb2.EraseConversationRequest(conversation_id="c-repeat"), metadata=two.metadata, timeout=10
+        )
+        assert (await one.complete("say it again", **named)).idempotency != dispatcher_pb2.IDEMPOTENCY_REPLAYED
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
