@@ -155,6 +155,7 @@ async def _serve(settings: Settings) -> None:
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        _warn_of_exposure(settings, catalogue)
         money.start()
         recording.start()
 
@@ -196,6 +197,16 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
             "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
             "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
         )
+
+
+def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        if not settings.tls_certificate and not is_loopback(settings.listen):
+            logger.warning(
+                "credentials come in over a port without TLS: set DISPATCHER_TLS_CERTIFICATE, or let a mesh encrypt",
+                extra=fields(listen=settings.listen),
+            )
+        return
     logger.warning(
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),

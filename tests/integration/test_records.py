@@ -17,6 +17,7 @@ from tests.openai_server import OpenAIServer, openai_server_thread
 from tests.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually, run_to_end
 from tests.valkey import ValkeyServer
+from training import data as training_data
 
 TENANTS = {"default": 'log_text = true\nshadow = { alpha = 0.0 }\nsticky = "strong"'}
 
@@ -141,6 +142,28 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
                 timeout=10,
             )
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
+
+
+async def test_feedback_becomes_training_data(replicas: list[ServiceProcess], ledger: str, tmp_path: Path) -> None:
+    async with Caller(replicas[0].grpc) as caller:
+        for request_id, alpha in (("label-strong", 0.0), ("label-weak", 1.0)):
+            await caller.complete(f"a lesson, {request_id}", request_id=request_id, alpha=alpha)
+            await caller.records.RecordFeedback(
+                records_pb2.RecordFeedbackRequest(request_id=request_id, preference=decision_pb2.PREFERENCE_CHOSEN),
+                metadata=caller.metadata,
+                timeout=10,
+            )
+            for _ in eventually():
+                if (await _decision(caller, request_id)).record.HasField("text"):
+                    break
+    file = tmp_path / "decisions.jsonl"
+    arguments = ["--tenant", "default", "--ledger", ledger, "--out", str(file)]
+    exported = run_to_end("pointsman.cli", "decisions", "export", *arguments, env={})
+    assert exported.code == 0, exported.stderr
+    labelled = training_data.read(file).pair()
+    found = dict(zip(labelled.prompts, labelled.labels, strict=True))
+    assert found["a lesson, label-strong"] == 1.0
+    assert found["a lesson, label-weak"] == 0.0
 
 
 async def test_the_client_asks_rates_and_erases(replicas: list[ServiceProcess]) -> None:
