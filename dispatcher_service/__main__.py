@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from dispatcher_service import redaction
+from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
+from dispatcher_service.admin_servicer import BudgetServicer
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
@@ -39,6 +42,8 @@ from dispatcher_service.metrics import Metrics
 from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
+from dispatcher_service.policies import Policies
+from dispatcher_service.policy_metrics import PolicyMetrics
 from dispatcher_service.record_metrics import RecordMetrics
 from dispatcher_service.record_store import RecordStore
 from dispatcher_service.recorder import Recorder
@@ -52,7 +57,7 @@ from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.tracing import NoTracing, Tracing
 from dispatcher_service.upstream import OpenAIUpstream
-from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
+from pointsman.dispatcher.v1 import budget_pb2_grpc, dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
@@ -80,30 +85,35 @@ def main(argv: list[str]) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    catalogue = _load(settings.config)
-    _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
+    ledger = _open_ledger(settings.ledger)
+    policies = _open_policies(settings, ledger, registry)
+    catalogue = policies.catalogue()
+    _check_exposure(settings, catalogue)
     metrics = Metrics(registry, tenants=catalogue.tenants)
     record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
     tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
     tracing = _open_tracing(settings)
-    ledger = _open_ledger(settings.ledger)
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
-    money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
+    money = Money(ledger, catalogue=policies.catalogue, metrics=budget_metrics, drain=settings.drain)
     store = RecordStore(ledger, retention=settings.decision_retention)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ), trace_headers=tracing.headers)
-    except CredentialError as error:
-        raise StartError(str(error)) from error
+    credentials = _open_credentials(catalogue)
+    upstream = OpenAIUpstream(credentials, trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
-    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
+
+    def served(found: Catalogue) -> None:
+        """Ready for a configuration, and for a changed one."""
+        _check_change(catalogue, found, credentials)
+        metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
+
+    policies.accept_by(served)
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
 
     recorder = Recorder(
         lines=_open_decision_log(settings),
         store=store,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         scorer=scorer,
         redact=_load_redaction(settings.redaction),
         lost=record_metrics.lost,
@@ -120,7 +130,7 @@ async def _serve(settings: Settings) -> None:
 
     conversations = Conversations(
         Dispatcher(
-            catalogue=lambda: catalogue,
+            catalogue=policies.catalogue,
             scorer=tracing.scorer(scorer),
             upstream=tracing.upstream(upstream),
             book=money.book,
@@ -133,13 +143,15 @@ async def _serve(settings: Settings) -> None:
             draw=random.random,
         ),
         documents=ledger,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         observe=record_metrics.conversation_store,
     )
-    idempotent = Idempotent(conversations, documents=ledger, catalogue=lambda: catalogue, observe=metrics.request_named)
+    idempotent = Idempotent(
+        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+    )
     auth = Authenticator(
         mode=catalogue.auth.mode,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         tokens=tokens,
         default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
         observe=metrics.authenticated,
@@ -156,22 +168,29 @@ async def _serve(settings: Settings) -> None:
         store=store,
         recorder=recorder,
         auth=auth,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         metrics=metrics,
         tracing=tracing,
         wall_clock=time.time,
+    )
+    budget_servicer = BudgetServicer(
+        policies=policies, ledger=ledger, auth=auth, metrics=metrics, tracing=tracing, wall_clock=time.time
     )
     recording = asyncio.create_task(recorder.run())
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
+        budget_pb2_grpc.add_BudgetServiceServicer_to_server(budget_servicer, server)
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
         money.start()
+        await policies.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
     async def close() -> None:
+        await policies.close()
         await idempotent.close()
         await money.close()
         await conversations.close()
@@ -188,7 +207,7 @@ async def _serve(settings: Settings) -> None:
     await serve(
         ServerSpec(
             service="dispatcher",
-            grpc_services=[SERVICE, RECORD_SERVICE],
+            grpc_services=[SERVICE, RECORD_SERVICE, BUDGET_SERVICE],
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             registry=registry,
@@ -217,14 +236,32 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
     )
 
 
-def _load(config: str) -> Catalogue:
+def _open_policies(settings: Settings, ledger: Ledger, registry: CollectorRegistry) -> Policies:
+    path = Path(settings.config or str(resources.files("dispatcher_service") / "default.toml"))
     try:
-        if config:
-            return load_catalogue(Path(config))
-        with resources.as_file(resources.files("dispatcher_service") / "default.toml") as path:
-            return load_catalogue(path)
+        return Policies(path, documents=ledger, observe=PolicyMetrics(registry), wall_clock=time.time)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _open_credentials(catalogue: Catalogue) -> Credentials:
+    try:
+        return Credentials(catalogue.all_deployments(), os.environ)
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
+def _check_change(start: Catalogue, found: Catalogue, credentials: Credentials) -> None:
+    """Raises ConfigError for a configuration that this process cannot go over to."""
+    if found.auth.mode is not start.auth.mode:
+        raise ConfigError(["auth: whether callers must prove who they are is settled at the start: restart"])
+    if found.scorer.address != start.scorer.address:
+        raise ConfigError(["scorer.address: the scorer is settled at the start: restart"])
+    try:
+        for deployment in found.all_deployments():
+            credentials.headers(deployment)
+    except CredentialError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _open_ledger(url: str) -> Ledger:

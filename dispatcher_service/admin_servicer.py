@@ -13,6 +13,7 @@ from dispatcher_service.metrics import Metrics
 from dispatcher_service.overlay import EVERYONE, Change, Overlay
 from dispatcher_service.policies import Policies
 from dispatcher_service.statuses import to_status
+from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import budget_pb2, budget_pb2_grpc
 from pointsman.runtime.boundary import Boundary
 
@@ -34,6 +35,7 @@ class BudgetServicer(budget_pb2_grpc.BudgetServiceServicer):
         ledger: Ledger,
         auth: Authenticator,
         metrics: Metrics,
+        tracing: Tracing,
         wall_clock: Callable[[], float],
     ) -> None:
         """`wall_clock` gives seconds since the epoch."""
@@ -42,7 +44,13 @@ class BudgetServicer(budget_pb2_grpc.BudgetServiceServicer):
         self._auth = auth
         self._metrics = metrics
         self._wall_clock = wall_clock
-        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+        self._boundary = Boundary(
+            to_status=to_status,
+            observe=metrics.call_ended,
+            failed=metrics.call_failed,
+            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
+            trace_id=tracing.trace_id,
+        )
 
     async def GetBudget(self, request: budget_pb2.GetBudgetRequest, context: Any) -> budget_pb2.GetBudgetResponse:
         """See the proto."""

@@ -3,8 +3,8 @@
 Everything that needs the configuration calls `catalogue()` once per request, so that a change never falls into the
 middle of one. Two things make a new catalogue, beside the requests and without dropping any:
 
-- *The file* is read again when it has changed (looked at every `FILE_SECONDS`) and on SIGHUP. A bad one is refused: that
-  is logged and gauged, and the old one stays in force.
+- *The file* is read again when it has changed (looked at every `FILE_SECONDS`) and on SIGHUP. A bad one is refused:
+  that is logged and gauged, and the old one stays in force.
 - *Overlays* (see overlay.py) are one document beside the ledger. Whoever changes it has it in force at once, other
   replicas within `OVERLAY_SECONDS`. While the ledger is away, the last known overlays stay.
 
@@ -16,10 +16,10 @@ import asyncio
 import json
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dispatcher_service import freezing, overlay
 from dispatcher_service.catalogue import Catalogue
@@ -82,7 +82,6 @@ class Policies:
         *,
         documents: Documents,
         observe: Observe,
-        accept: Accept,
         wall_clock: Callable[[], float],
     ) -> None:
         """Read the file.
@@ -93,14 +92,38 @@ class Policies:
         self._path = path
         self._documents = documents
         self._observe = observe
-        self._accept = accept
+        self._accept: Accept = lambda _: None
+        self._tasks: set[asyncio.Task[object]] = set()
         self._wall_clock = wall_clock
         self._seen = _signature(path)
         self._version = 0
         self._away = False
         self._state = self._made(read_file(path), {})
-        accept(self._state.catalogue)
         observe.config_loaded(good=True)
+
+    def accept_by(self, accept: Accept) -> None:
+        """Ask `accept` of this catalogue and of every one that a file makes from now on.
+
+        Raises:
+            ConfigError: this one cannot be served.
+        """
+        accept(self._state.catalogue)
+        self._accept = accept
+
+    async def start(self) -> None:
+        """Take over the overlays, and follow the file and the overlays from now on."""
+        await self.refresh()
+        self._spawn(self._follow())
+
+    def reload_soon(self) -> None:
+        """Read the file again, as for SIGHUP."""
+        self._spawn(self.reload())
+
+    async def close(self) -> None:
+        """Follow no longer."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def catalogue(self) -> Catalogue:
         """What is in force now. Frozen: keep it for a request, not for longer."""
@@ -117,18 +140,6 @@ class Policies:
     def ignored(self, tenant_id: str) -> tuple[str, ...]:
         """Why the tenant's overlay is not in force; empty if it is."""
         return self._state.ignored.get(tenant_id, ())
-
-    async def run(self) -> None:
-        """Follow the file and the overlays until cancelled."""
-        loop = asyncio.get_running_loop()
-        next_overlays = loop.time()
-        while True:
-            if loop.time() >= next_overlays:
-                await self.refresh()
-                next_overlays = loop.time() + OVERLAY_SECONDS
-            await asyncio.sleep(FILE_SECONDS)
-            if _signature(self._path) != self._seen:
-                await self.reload()
 
     async def reload(self) -> bool:
         """Read the file again. False if it is refused; the old one then stays."""
@@ -198,8 +209,30 @@ class Policies:
         _, overlays = await self._read()
         return _with_latest(entries, overlays.get(tenant_id, Overlay()))[::-1]
 
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_file, next_overlays = loop.time() + FILE_SECONDS, loop.time() + OVERLAY_SECONDS
+        while True:
+            await asyncio.sleep(max(min(next_file, next_overlays) - loop.time(), 0.0))
+            try:
+                if loop.time() >= next_file:
+                    next_file = loop.time() + FILE_SECONDS
+                    if _signature(self._path) != self._seen:
+                        await self.reload()
+                if loop.time() >= next_overlays:
+                    next_overlays = loop.time() + OVERLAY_SECONDS
+                    await self.refresh()
+            except Exception:
+                # Following must go on: what is in force stays in force.
+                logger.exception("the configuration could not be followed")
+
     async def _append(self, tenant_id: str, before: Overlay, after: Overlay) -> None:
-        """Bring the trail up to the overlay. The overlay holds its latest change, so that none is lost if this fails."""
+        """Bring the trail up to the overlay, which holds its latest change: none is lost if this fails."""
         for _ in range(_TRIES):
             document = await self._documents.get_document(tenant_id, _TRAIL)
             entries = _read_trail(document.body if document is not None else b"[]")
