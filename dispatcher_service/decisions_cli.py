@@ -8,10 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from dispatcher_service import record_rendering
 from dispatcher_service.errors import LedgerUnavailable
-from dispatcher_service.ledger.opening import open_ledger
-from dispatcher_service.record_store import RecordStore
 
 LEDGER_VARIABLE = "DISPATCHER_LEDGER"
 
@@ -48,6 +45,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 async def _export(url: str, tenant_id: str, out: Path | None, with_text: bool) -> int:
+    # Imported here: `pointsman --help` needs no package of its commands.
+    from dispatcher_service import record_rendering
+    from dispatcher_service.ledger.opening import open_ledger
+    from dispatcher_service.record_store import RecordStore
+
     ledger = open_ledger(url)
     store = RecordStore(ledger, retention=0)
     count = 0

@@ -15,8 +15,8 @@ import grpc.aio
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
+from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.logs import fields
-from pointsman.runtime.server import MAX_MESSAGE_BYTES
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
 
 class Role(enum.StrEnum):
@@ -43,6 +43,14 @@ class Reason(enum.StrEnum):
     TOOL_LOOP = "tool_loop"
     OVERRIDE_WEAK = "override_weak"
     OVERRIDE_STRONG = "override_strong"
+
+
+class Preference(enum.StrEnum):
+    """Which answer someone liked better: the one that was given, one of the other tier's model, or both alike."""
+
+    CHOSEN = "chosen"
+    OTHER = "other"
+    TIE = "tie"
 
 
 class AlphaSource(enum.StrEnum):
@@ -165,6 +173,15 @@ class Answer:
     def replayed(self) -> bool:
         """True if this is the first result of its request id again: it cost nothing more."""
         return self.response.idempotency == dispatcher_pb2.IDEMPOTENCY_REPLAYED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a request was routed as it was: in sentences, as its decision, and in `record` everything that is kept."""
+
+    text: str
+    decision: Decision
+    record: decision_pb2.DecisionRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

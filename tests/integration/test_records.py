@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
 from tests.dispatchers import STRONG, WEAK, Caller, chat, start_dispatcher
@@ -139,6 +140,18 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
                 timeout=10,
             )
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
+
+
+async def test_the_client_asks_rates_and_erases(replicas: list[ServiceProcess]) -> None:
+    async with DispatcherClient(replicas[0].grpc, tenant="default") as client:
+        answer = await client.complete("hello", conversation_id="c-7", alpha=1.0)
+        explained = await client.get_decision(answer.request_id)
+        assert explained.decision == answer.decision
+        assert explained.text.startswith("It went weak")
+        await client.record_feedback(answer.request_id, preference=Preference.TIE)
+        with pytest.raises(PointsmanCallError, match="rating"):
+            await client.record_feedback(answer.request_id)
+        assert await client.erase_conversation("c-7") >= 1
 
 
 async def test_another_tenant_finds_rates_and_erases_nothing(replicas: list[ServiceProcess]) -> None:
