@@ -6,15 +6,12 @@ python -m dispatcher_service --help                list the settings
 """
 
 import asyncio
-import contextlib
-import importlib.metadata
 import logging
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -22,7 +19,6 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from dispatcher_service import redaction
 from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
 from dispatcher_service.admin_servicer import BudgetServicer
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
@@ -30,7 +26,6 @@ from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
-from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
@@ -44,18 +39,15 @@ from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.policies import Policies
 from dispatcher_service.policy_metrics import PolicyMetrics
-from dispatcher_service.record_metrics import RecordMetrics
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
+from dispatcher_service.recording import Recording
 from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
 from dispatcher_service.records_servicer import RecordServicer
-from dispatcher_service.redaction import Redact
 from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
+from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
-from dispatcher_service.tracing import NoTracing, Tracing
 from dispatcher_service.upstream import OpenAIUpstream
 from pointsman.dispatcher.v1 import budget_pb2_grpc, dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
@@ -64,7 +56,6 @@ from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
 
 logger = logging.getLogger(__name__)
 
-_VERSION = importlib.metadata.version("pointsman")
 _ABOUT = """Pointsman's dispatcher: routes each conversation to the tenant's strong or weak model, calls it, and
 accounts for its cost.
 
@@ -91,13 +82,11 @@ async def _serve(settings: Settings) -> None:
     catalogue = policies.catalogue()
     _check_exposure(settings, catalogue)
     metrics = Metrics(registry, tenants=catalogue.tenants)
-    record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
     tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
-    tracing = _open_tracing(settings)
+    tracing = open_tracing(settings, os.environ)
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
     money = Money(ledger, catalogue=policies.catalogue, metrics=budget_metrics, drain=settings.drain)
-    store = RecordStore(ledger, retention=settings.decision_retention)
     credentials = _open_credentials(catalogue)
     upstream = OpenAIUpstream(credentials, trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
@@ -110,22 +99,20 @@ async def _serve(settings: Settings) -> None:
     policies.accept_by(served)
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
 
-    recorder = Recorder(
-        lines=_open_decision_log(settings),
-        store=store,
+    recording = Recording(
+        settings,
+        os.environ,
+        ledger=ledger,
         catalogue=policies.catalogue,
         scorer=scorer,
-        redact=_load_redaction(settings.redaction),
-        lost=record_metrics.lost,
-        shadowed=record_metrics.shadowed,
-        trace_id=tracing.trace_id,
-        max_queue=settings.record_queue,
+        registry=registry,
+        tracing=tracing,
     )
 
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
-        recorder.record(outcome)
+        recording.recorder.record(outcome)
         tracing.observe(outcome)
 
     conversations = Conversations(
@@ -144,11 +131,9 @@ async def _serve(settings: Settings) -> None:
         ),
         documents=ledger,
         catalogue=policies.catalogue,
-        observe=record_metrics.conversation_store,
+        observe=recording.metrics.conversation_store,
     )
-    idempotent = Idempotent(
-        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
-    )
+    idempotent = Idempotent(conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named)
     auth = Authenticator(
         mode=catalogue.auth.mode,
         catalogue=policies.catalogue,
@@ -165,8 +150,8 @@ async def _serve(settings: Settings) -> None:
         tracing=tracing,
     )
     record_servicer = RecordServicer(
-        store=store,
-        recorder=recorder,
+        store=recording.store,
+        recorder=recording.recorder,
         auth=auth,
         catalogue=policies.catalogue,
         metrics=metrics,
@@ -176,7 +161,6 @@ async def _serve(settings: Settings) -> None:
     budget_servicer = BudgetServicer(
         policies=policies, ledger=ledger, auth=auth, metrics=metrics, tracing=tracing, wall_clock=time.time
     )
-    recording = asyncio.create_task(recorder.run())
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
@@ -185,19 +169,18 @@ async def _serve(settings: Settings) -> None:
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        _warn_of_exposure(settings, catalogue)
         money.start()
+        recording.start()
         await policies.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
     async def close() -> None:
         await policies.close()
         await idempotent.close()
-        await money.close()
         await conversations.close()
-        recording.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await recording
-        await recorder.close()
+        await money.close()
+        await recording.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -231,6 +214,16 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
             "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
             "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
         )
+
+
+def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        if not settings.tls_certificate and not is_loopback(settings.listen):
+            logger.warning(
+                "credentials come in over a port without TLS: set DISPATCHER_TLS_CERTIFICATE, or let a mesh encrypt",
+                extra=fields(listen=settings.listen),
+            )
+        return
     logger.warning(
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
@@ -273,57 +266,6 @@ def _open_ledger(url: str) -> Ledger:
         raise StartError(f"DISPATCHER_LEDGER: {error}") from error
     except ImportError as error:
         raise StartError("DISPATCHER_LEDGER: redis needs the extra: pip install 'pointsman[redis]'") from error
-
-
-def _open_decision_log(settings: Settings) -> Lines | None:
-    destination = settings.decision_log
-    if destination == "none":
-        return None
-    if destination == "stdout":
-        return StdoutLines()
-    if destination == "otlp":
-        with _needing_otel("DISPATCHER_DECISION_LOG"):
-            from dispatcher_service.decision_log_otlp import OtlpLines  # noqa: PLC0415
-
-            return OtlpLines(service_name=_service_name(), version=_VERSION)
-    try:
-        return FileLines(
-            Path(destination),
-            max_bytes=settings.decision_log_max_bytes,
-            max_age=settings.decision_log_max_age,
-            keep=settings.decision_log_keep,
-        )
-    except OSError as error:
-        raise StartError(f"DISPATCHER_DECISION_LOG={destination}: {error.strerror}") from error
-
-
-def _open_tracing(settings: Settings) -> Tracing:
-    if settings.tracing == "none":
-        return NoTracing()
-    with _needing_otel("DISPATCHER_TRACING"):
-        from dispatcher_service.otel_tracing import OtelTracing  # noqa: PLC0415
-
-        return OtelTracing(service_name=_service_name(), version=_VERSION)
-
-
-@contextlib.contextmanager
-def _needing_otel(setting: str) -> Iterator[None]:
-    """Around imports of OpenTelemetry: the extra is needed by those who turn it on, and by nobody else."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise StartError(f"{setting}=otlp needs the package {error.name}: pip install 'pointsman[otel]'") from error
-
-
-def _service_name() -> str:
-    return os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
-
-
-def _load_redaction(path: str) -> Redact:
-    try:
-        return redaction.load(path)
-    except ValueError as error:
-        raise StartError(f"DISPATCHER_REDACTION={error}") from error
 
 
 def _check_config(path: Path) -> int:
