@@ -133,7 +133,9 @@ async def _serve(settings: Settings) -> None:
         catalogue=policies.catalogue,
         observe=recording.metrics.conversation_store,
     )
-    idempotent = Idempotent(conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named)
+    idempotent = Idempotent(
+        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+    )
     auth = Authenticator(
         mode=catalogue.auth.mode,
         catalogue=policies.catalogue,
