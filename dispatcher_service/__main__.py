@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -42,7 +43,7 @@ from dispatcher_service.policy_metrics import PolicyMetrics
 from dispatcher_service.recording import Recording
 from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
 from dispatcher_service.records_servicer import RecordServicer
-from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.telemetry import open_tracing
@@ -97,7 +98,8 @@ async def _serve(settings: Settings) -> None:
         metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
 
     policies.accept_by(served)
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    metrics.watch_scorers(scorer.breakers())
 
     recording = Recording(
         settings,
@@ -251,8 +253,8 @@ def _check_change(start: Catalogue, found: Catalogue, credentials: Credentials) 
     """Raises ConfigError for a configuration that this process cannot go over to."""
     if found.auth.mode is not start.auth.mode:
         raise ConfigError(["auth: whether callers must prove who they are is settled at the start: restart"])
-    if found.scorer.address != start.scorer.address:
-        raise ConfigError(["scorer.address: the scorer is settled at the start: restart"])
+    if replace(found.scorer, timeout=start.scorer.timeout) != start.scorer:
+        raise ConfigError(["scorer: which scorers there are is settled at the start: restart, or change timeout alone"])
     try:
         for deployment in found.all_deployments():
             credentials.headers(deployment)
