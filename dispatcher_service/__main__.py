@@ -90,6 +90,7 @@ async def _serve(settings: Settings) -> None:
     except CredentialError as error:
         raise StartError(str(error)) from error
     gates = Gates(clock=time.monotonic, observe=metrics)
+    metrics.watch_tasks(asyncio.get_running_loop())
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 

@@ -5,6 +5,7 @@ and statuses never stand in one metric with a tenant; no histogram has a tenant.
 for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -75,6 +76,7 @@ class Metrics:
         self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
         self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
+        self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
         self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
@@ -126,6 +128,10 @@ class Metrics:
         """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
         for deployment, state in states.items():
             self._breaker.labels(deployment).set_function(partial(_as_number, state))
+
+    def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show how many tasks a loop has. They are counted when the metrics are read, on another thread."""
+        self._tasks.set_function(lambda: float(len(asyncio.all_tasks(loop))))
 
     @contextmanager
     def in_flight(self, method: str) -> Iterator[None]:

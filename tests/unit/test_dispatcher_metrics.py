@@ -26,6 +26,7 @@ LABELS = {
     "attempts_total": {"deployment", "result"},
     "upstream_in_flight": {"deployment"},
     "breaker_state": {"deployment"},
+    "tasks": set(),
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
     "scorer_seconds_count": {"result"},
