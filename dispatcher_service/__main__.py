@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
+from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
@@ -31,8 +32,9 @@ from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
-from dispatcher_service.ledger.opening import open_ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.metrics import Metrics
+from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.record_metrics import RecordMetrics
@@ -84,6 +86,8 @@ async def _serve(settings: Settings) -> None:
     notices = Notices()
     tracing = _open_tracing(settings)
     ledger = _open_ledger(settings.ledger)
+    budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
+    money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
     store = RecordStore(ledger, retention=settings.decision_retention)
     try:
         upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
@@ -114,9 +118,11 @@ async def _serve(settings: Settings) -> None:
 
     conversations = Conversations(
         Dispatcher(
-            catalogue=catalogue,
+            catalogue=lambda: catalogue,
             scorer=tracing.scorer(scorer),
             upstream=tracing.upstream(upstream),
+            book=money.book,
+            pacer=money.pacer,
             gates=gates,
             record=record,
             clock=time.monotonic,
@@ -157,9 +163,11 @@ async def _serve(settings: Settings) -> None:
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
 
     async def prepare() -> None:
-        """Nothing to wait for: without a scorer each tenant's policy answers."""
+        """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        money.start()
 
     async def close() -> None:
+        await money.close()
         await conversations.close()
         recording.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -215,9 +223,11 @@ def _load(config: str) -> Catalogue:
 
 def _open_ledger(url: str) -> Ledger:
     try:
-        return open_ledger(url)
-    except (ValueError, LedgerUnavailable) as error:
+        return open_ledger(url or default_url(os.environ))
+    except (ValueError, OSError, LedgerUnavailable) as error:
         raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
+    except ImportError as error:
+        raise StartError(f"DISPATCHER_LEDGER={url}: needs the extra: pip install 'pointsman[redis]'") from error
 
 
 def _open_decision_log(settings: Settings) -> Lines | None:

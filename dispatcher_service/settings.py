@@ -37,12 +37,6 @@ class Settings:
         "and change any budget. Set it only where a mesh or a network policy decides who reaches the port.",
         unit="true or false",
     )
-    ledger: str = setting(
-        "memory:",
-        meaning="Where money, conversations and records are kept: `memory:` forgets them at the end, `sqlite:PATH` is "
-        "for the dispatchers of one host, `redis://HOST:PORT/DB` (Redis or Valkey) for many.",
-        unit="URL",
-    )
     decision_log: str = setting(
         "none",
         meaning="Where one JSON line per request and feedback goes: `none`, `stdout`, `otlp` (OpenTelemetry logs, set "
@@ -90,6 +84,14 @@ class Settings:
         meaning="`otlp` sends OpenTelemetry traces, set up by the OTEL_… variables (extra `otel`).",
         unit="exporter",
         choices=("none", "otlp"),
+    )
+    ledger: str = setting(
+        "",
+        meaning="Where money, conversations and records are kept: `sqlite:FILE` for the dispatchers of one host (add "
+        "`?durable=1` to survive power cuts too), `redis://host:port/db` (Redis or Valkey) "
+        "for many hosts (`rediss://` and `redis+cluster://` likewise), or `memory:`, which forgets. Unset: a SQLite "
+        "file under $XDG_STATE_HOME/pointsman or ~/.local/state/pointsman, which all dispatchers of this user share.",
+        unit="URL",
     )
     max_conversation_bytes: int = setting(
         1_048_576,

@@ -36,6 +36,8 @@ class Reason(enum.StrEnum):
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
     SCORER_UNAVAILABLE = "scorer_unavailable"
+    BUDGET_DEGRADED = "budget_degraded"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
@@ -48,6 +50,7 @@ class AlphaSource(enum.StrEnum):
     FIXED = "fixed"
     SHARE = "share"
     OVERRIDE = "override"
+    PACED = "paced"
 
 
 class CostSource(enum.StrEnum):
@@ -125,6 +128,7 @@ class Decision:
     cost_nano_usd: int
     other_tier_cost_nano_usd: int
     cost_source: CostSource
+    price_version: str = ""
 
     @property
     def all_strong_cost_nano_usd(self) -> int:

@@ -55,6 +55,12 @@ weak_model = "Mixtral-8x7B-Instruct-v0.1"
 alpha = 0.9
 on_scorer_failure = "strong"
 
+[tenants.unpaced]
+strong_model = "gpt-4-1106-preview"
+weak_model = "Mixtral-8x7B-Instruct-v0.1"
+strong_call_share = 0.3
+pace = false
+
 [tenants.strict]
 strong_model = "gpt-4-1106-preview"
 weak_model = "Mixtral-8x7B-Instruct-v0.1"
@@ -87,6 +93,7 @@ def start_dispatcher(
         **DISPATCHER_PORTS,
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
+        "DISPATCHER_LEDGER": f"sqlite:{directory / 'ledger.sqlite'}",
         **env,
     }
     return ServiceProcess("dispatcher_service", env=settings)

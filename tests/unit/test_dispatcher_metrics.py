@@ -22,6 +22,7 @@ LABELS = {
     "tokens_total": {"model", "token_class"},
     "usage_missing_total": {"model"},
     "alpha": {"tenant"},
+    "alpha_sources_total": {"source"},
     "pair_mismatch": {"tenant"},
     "attempts_total": {"deployment", "result"},
     "upstream_in_flight": {"deployment"},

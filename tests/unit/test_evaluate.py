@@ -9,7 +9,7 @@ import pytest
 from pointsman.cli import main
 from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import open_scorer
-from tests import artifacts
+from tests import artifacts, shared_data
 from tests.artifacts import MIDDLE, STRONG, WEAK
 from training import evaluate, metrics, published, tables
 from training.corpus import LabelledSet
@@ -65,6 +65,17 @@ def test_a_result_agrees_with_the_metrics_of_its_scores(tmp_path: Path) -> None:
         result.artifacts[0].ranking.apgr.value - result.artifacts[1].ranking.apgr.value
     )
     assert told[-1] == ("b on tiny", 60, 60)
+
+
+def test_prompts_about_one_passage_go_together_and_those_of_one_template_do_not() -> None:
+    passage = "It was a dark night at the junction. " * 10
+    texts = [f"question {place}" for place in range(98)]
+    groups = evaluate.alike([*texts, passage + "Who?", passage + "Why?"])
+    assert len(set(groups)) == 99
+    assert groups[98] == groups[99]
+    groups = evaluate.alike([*(passage + text for text in texts), "same", "same"])
+    assert len(set(groups)) == 99
+    assert groups[98] == groups[99]
 
 
 def test_an_artefact_that_was_trained_on_the_file_is_no_result(tmp_path: Path) -> None:
@@ -143,3 +154,11 @@ def test_the_papers_rows_belong_to_its_benchmarks_only() -> None:
 def test_a_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert tables.fingerprint(tmp_path / "f").startswith("ba7816bf8f01cfea")
+
+
+@shared_data.needed
+def test_the_shipped_artefact_warns_of_its_own_training_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--benchmark", str(shared_data.FOLDER / "eval/gsm8k_dev.parquet"), "--draws", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "gsm8k_dev: 660 labelled prompts" in printed
+    assert "was trained on eval/gsm8k_dev.parquet, which is this very file" in printed
