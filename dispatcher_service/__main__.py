@@ -28,6 +28,7 @@ from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import AuthMode
@@ -89,13 +90,9 @@ async def _serve(settings: Settings) -> None:
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
     money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
     store = RecordStore(ledger, retention=settings.decision_retention)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
-    except CredentialError as error:
-        raise StartError(str(error)) from error
-    gates = Gates(clock=time.monotonic, observe=metrics)
+    upstream = _open_upstream(catalogue)
+    gates = _gates(catalogue, metrics)
     metrics.watch_tasks(asyncio.get_running_loop())
-    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
     recorder = Recorder(
@@ -116,6 +113,7 @@ async def _serve(settings: Settings) -> None:
         recorder.record(outcome)
         tracing.observe(outcome)
 
+    drains = Drains(observe=metrics.drained)
     conversations = Conversations(
         Dispatcher(
             catalogue=lambda: catalogue,
@@ -124,6 +122,7 @@ async def _serve(settings: Settings) -> None:
             book=money.book,
             pacer=money.pacer,
             gates=gates,
+            drains=drains,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
@@ -167,6 +166,7 @@ async def _serve(settings: Settings) -> None:
         money.start()
 
     async def close() -> None:
+        await drains.close(settings.drain)
         await money.close()
         await conversations.close()
         recording.cancel()
@@ -209,6 +209,19 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
     )
+
+
+def _open_upstream(catalogue: Catalogue) -> OpenAIUpstream:
+    try:
+        return OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
+def _gates(catalogue: Catalogue, metrics: Metrics) -> Gates:
+    gates = Gates(clock=time.monotonic, observe=metrics)
+    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
+    return gates
 
 
 def _load(config: str) -> Catalogue:

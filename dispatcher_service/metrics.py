@@ -75,6 +75,7 @@ class Metrics:
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
         self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
+        self._drains = counter("drains", "Calls that went on after their caller had gone, by how they ended.", "result")
         self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
         self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
@@ -124,6 +125,10 @@ class Metrics:
     def attempt_skipped(self, deployment: str) -> None:
         """See `gates.Observe`."""
         self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
+
+    def drained(self, result: str) -> None:
+        """See `drains.Observe`."""
+        self._drains.labels(result).inc()
 
     def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
         """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
