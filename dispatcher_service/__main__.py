@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -58,6 +59,7 @@ from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
 
 logger = logging.getLogger(__name__)
 
+_VERSION = importlib.metadata.version("pointsman")
 _ABOUT = """Pointsman's dispatcher: routes each conversation to the tenant's strong or weak model, calls it, and
 accounts for its cost.
 
@@ -90,10 +92,10 @@ async def _serve(settings: Settings) -> None:
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
     money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
     store = RecordStore(ledger, retention=settings.decision_retention)
-    upstream = _open_upstream(catalogue)
+    upstream = _open_upstream(catalogue, tracing)
     gates = _gates(catalogue, metrics)
     metrics.watch_tasks(asyncio.get_running_loop())
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
+    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
 
     recorder = Recorder(
         lines=_open_decision_log(settings),
@@ -146,6 +148,7 @@ async def _serve(settings: Settings) -> None:
         auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
+        tracing=tracing,
     )
     record_servicer = RecordServicer(
         store=store,
@@ -153,6 +156,7 @@ async def _serve(settings: Settings) -> None:
         auth=auth,
         catalogue=lambda: catalogue,
         metrics=metrics,
+        tracing=tracing,
         wall_clock=time.time,
     )
     recording = asyncio.create_task(recorder.run())
@@ -188,6 +192,7 @@ async def _serve(settings: Settings) -> None:
             registry=registry,
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
+            tls=entry.server_tls(settings, prefix=PREFIX),
         ),
         register=register,
         prepare=prepare,
@@ -211,9 +216,9 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
     )
 
 
-def _open_upstream(catalogue: Catalogue) -> OpenAIUpstream:
+def _open_upstream(catalogue: Catalogue, tracing: Tracing) -> OpenAIUpstream:
     try:
-        return OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+        return OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ), trace_headers=tracing.headers)
     except CredentialError as error:
         raise StartError(str(error)) from error
 
@@ -238,9 +243,10 @@ def _open_ledger(url: str) -> Ledger:
     try:
         return open_ledger(url or default_url(os.environ))
     except (ValueError, OSError, LedgerUnavailable) as error:
-        raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
+        # The address may hold a password.
+        raise StartError(f"DISPATCHER_LEDGER: {error}") from error
     except ImportError as error:
-        raise StartError(f"DISPATCHER_LEDGER={url}: needs the extra: pip install 'pointsman[redis]'") from error
+        raise StartError("DISPATCHER_LEDGER: redis needs the extra: pip install 'pointsman[redis]'") from error
 
 
 def _open_decision_log(settings: Settings) -> Lines | None:
@@ -249,6 +255,11 @@ def _open_decision_log(settings: Settings) -> Lines | None:
         return None
     if destination == "stdout":
         return StdoutLines()
+    if destination == "otlp":
+        with _needing_otel("DISPATCHER_DECISION_LOG"):
+            from dispatcher_service.decision_log_otlp import OtlpLines  # noqa: PLC0415
+
+            return OtlpLines(service_name=_service_name(), version=_VERSION)
     try:
         return FileLines(
             Path(destination),
@@ -263,13 +274,23 @@ def _open_decision_log(settings: Settings) -> Lines | None:
 def _open_tracing(settings: Settings) -> Tracing:
     if settings.tracing == "none":
         return NoTracing()
-    try:
-        # The extra `otel` is needed only here.
+    with _needing_otel("DISPATCHER_TRACING"):
         from dispatcher_service.otel_tracing import OtelTracing  # noqa: PLC0415
+
+        return OtelTracing(service_name=_service_name(), version=_VERSION)
+
+
+@contextlib.contextmanager
+def _needing_otel(setting: str) -> Iterator[None]:
+    """Around imports of OpenTelemetry: the extra is needed by those who turn it on, and by nobody else."""
+    try:
+        yield
     except ModuleNotFoundError as error:
-        raise StartError(f"DISPATCHER_TRACING=otlp needs {error.name}: pip install 'pointsman[otel]'") from error
-    name = os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
-    return OtelTracing(service_name=name, version=importlib.metadata.version("pointsman"))
+        raise StartError(f"{setting}=otlp needs the package {error.name}: pip install 'pointsman[otel]'") from error
+
+
+def _service_name() -> str:
+    return os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
 
 
 def _load_redaction(path: str) -> Redact:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 import grpc.aio
@@ -15,8 +15,8 @@ import grpc.aio
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
+from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.logs import fields
-from pointsman.runtime.server import MAX_MESSAGE_BYTES
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -62,11 +62,17 @@ Observe = Callable[[str, float], None]
 class GrpcScorer:
     """Implements `ports.Scorer` over one channel, shared by all requests."""
 
-    def __init__(self, address: str, *, observe: Observe) -> None:
-        """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`."""
+    def __init__(
+        self, address: str, *, observe: Observe, trace_headers: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
+        """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`.
+
+        `trace_headers` gives the metadata by which the scorer can join the trace of the call that is answered now.
+        """
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
         self._observe = observe
+        self._trace_headers = trace_headers
         self._quantiles: dict[str, Sequence[float]] = {}
         self._listing = asyncio.Lock()
         self._next_warning = 0.0
@@ -79,7 +85,7 @@ class GrpcScorer:
         started = time.monotonic()
         result = "OK"
         try:
-            response = await self._stub.Score(request, timeout=timeout)
+            response = await self._stub.Score(request, timeout=timeout, metadata=tuple(self._trace_headers().items()))
             quantiles = await self._quantiles_of(response.scorer_version, deadline=started + timeout)
             _check(response)
         except grpc.aio.AioRpcError as error:

@@ -120,8 +120,8 @@ class TenantSection(Section):
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
-    api_keys: list[ApiKeySection] = Field(default=[])
-    certificates: list[CertificateName] = Field(default=[])
+    api_keys: tuple[ApiKeySection, ...] = ()
+    certificates: tuple[CertificateName, ...] = ()
     idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0
 
 
@@ -133,7 +133,7 @@ class FileSection(Section):
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
     tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
-    admins: dict[Name, AdminSection] = Field(default={})
+    admins: dict[Name, AdminSection] = Field(default_factory=dict)
     auth: AuthSection = AuthSection()
 
 
@@ -158,26 +158,21 @@ def describe(problem: Mapping[str, Any]) -> str:
 
 def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
-    kind: Any = FileSection
+    section: type[BaseModel] = FileSection
     for part in loc[:-1]:
-        if kind is DatedPriceSection:
-            continue  # an index: `price` is one section or several
-        if part == "price":
-            kind = DatedPriceSection
-            continue
-        # A part is a key of a section, or an index or name in a list or table of sections.
-        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]
-        if not _is_section(kind):
-            kind = next((each for each in get_args(kind) if _is_section(each)), kind) if _is_optional(kind) else kind
-    return list(kind.model_fields) if _is_section(kind) else []
+        # A part that is no field is an index or a name in a list or table of these sections.
+        field = section.model_fields.get(part)
+        section = (field and _section_in(field.annotation)) or section
+    if section is PriceSection:
+        section = DatedPriceSection  # `price` is one section or a list of dated ones.
+    return list(section.model_fields)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a list, a table or an optional value holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _shorten(value: object) -> str:

@@ -100,6 +100,19 @@ class Settings:
         minimum=1,
         maximum=16_777_216,
     )
+    tls_certificate: str = setting(
+        "",
+        meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it "
+        "changes. Unset: the port speaks in the clear.",
+        unit="path",
+    )
+    tls_key: str = setting("", meaning="PEM file with the certificate's private key.", unit="path")
+    tls_client_ca: str = setting(
+        "",
+        meaning="PEM file with the authority that signs clients' certificates. If it is set, every client must show "
+        "one and may be named by a tenant's `certificates`.",
+        unit="path",
+    )
     drain: float = setting(
         30.0,
         meaning="How long calls in flight may finish after SIGTERM before they are cancelled and billed.",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
 
 class Role(enum.StrEnum):
@@ -41,6 +41,14 @@ class Reason(enum.StrEnum):
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
+
+
+class Preference(enum.StrEnum):
+    """Which answer someone liked better: the one that was given, one of the other tier's model, or both alike."""
+
+    CHOSEN = "chosen"
+    OTHER = "other"
+    TIE = "tie"
 
 
 class AlphaSource(enum.StrEnum):
@@ -158,6 +166,15 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     response: dispatcher_pb2.CompleteResponse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a request was routed as it was: in sentences, as its decision, and in `record` everything that is kept."""
+
+    text: str
+    decision: Decision
+    record: decision_pb2.DecisionRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, dispatcher_pb2_grpc, records_pb2_grpc
 from tests.identities import bearer
 from tests.processes import DISPATCHER_PORTS, ServiceProcess
 
@@ -78,14 +78,24 @@ WEAK = "Mixtral-8x7B-Instruct-v0.1"
 
 
 def start_dispatcher(
-    directory: Path, *, scorer: str, upstream: str, tenants: Mapping[str, str] | None = None, more: str = "", **env: str
+    directory: Path,
+    *,
+    scorer: str,
+    upstream: str,
+    tenants: Mapping[str, str] | None = None,
+    deployments: str = "",
+    more: str = "",
+    environment: Mapping[str, str] | None = None,
+    **env: str,
 ) -> ServiceProcess:
     """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
 
-    `tenants` adds lines to tenants by their names; `more` is added at the end of the configuration.
+    `tenants` adds lines to tenants by their names, `deployments` to every deployment, `more` at the end of the
+    configuration; `environment` and `env` are settings.
     """
     config = directory / "dispatcher.toml"
     text = _CONFIG.format(scorer=scorer, upstream=upstream)
+    text = text.replace("[[deployments]]\n", f"[[deployments]]\n{deployments}\n")
     for tenant, lines in (tenants or {}).items():
         text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
     config.write_text(text + more)
@@ -94,6 +104,7 @@ def start_dispatcher(
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
         "DISPATCHER_LEDGER": f"sqlite:{directory / 'ledger.sqlite'}",
+        **(environment or {}),
         **env,
     }
     return ServiceProcess("dispatcher_service", env=settings)
@@ -113,6 +124,7 @@ class Caller:
             else grpc.aio.secure_channel(address, tls, options=options)
         )
         self.stub = dispatcher_pb2_grpc.DispatcherServiceStub(self.channel)
+        self.records = records_pb2_grpc.RecordServiceStub(self.channel)
         self.metadata = bearer(credential) if credential else ((("x-pointsman-tenant", tenant),) if tenant else ())
 
     async def __aenter__(self) -> "Caller":

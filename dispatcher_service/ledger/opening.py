@@ -47,4 +47,4 @@ def open_ledger(url: str, *, timeout: float = 1.0) -> Ledger:
         from dispatcher_service.ledger.redis import RedisLedger, connect  # noqa: PLC0415
 
         return RedisLedger(connect(url, timeout=timeout))
-    raise ValueError(f"{url}: a ledger is memory:, sqlite:PATH or redis://host:port/db")
+    raise ValueError(f"{kind}: a ledger is memory:, sqlite:PATH or redis://host:port/db")

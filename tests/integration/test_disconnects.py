@@ -37,6 +37,14 @@ class Bench:
             await asyncio.sleep(0.02)
         raise AssertionError(f"no record of {user}")
 
+    async def begun(self, user: str) -> None:
+        """Return once the server has the request."""
+        for _ in range(1000):
+            if (await asyncio.to_thread(faults.upstream_calls, self.upstream, user))["begun"]:
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"no call of {user} has begun")
+
     async def call(self, user: str) -> Any:
         """What the server saw of the request, once that has ended."""
         for _ in range(500):
@@ -82,8 +90,7 @@ async def leave(bench: Bench, caller: Caller, fault: str, user: str, *, streamin
     request = dispatcher_pb2.CompleteRequest(**faults.asking(fault, user))
     call = caller.stub.Complete(request, metadata=caller.metadata, timeout=30)
     waiting = asyncio.ensure_future(_ended(call))
-    while not (await asyncio.to_thread(faults.upstream_calls, bench.upstream, user))["begun"]:
-        await asyncio.sleep(0.01)
+    await bench.begun(user)
     left = time.monotonic()
     call.cancel()
     await waiting
