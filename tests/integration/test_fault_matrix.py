@@ -22,6 +22,7 @@ from pointsman.runtime.status import RichStatus, decode
 from tests import faults
 from tests.dispatchers import Caller
 from tests.faulty_server import ANSWER, FAULTS, HUGE_BYTES
+from tests.processes import ServiceProcess
 
 REPORTED, PROMPT, TWO_WORDS, ALL_WORDS = 440_000, 40_000, 60_000, 150_000
 UNAVAILABLE, DEADLINE, INVALID = "UNAVAILABLE", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT"
@@ -120,7 +121,7 @@ def expectation(tenant: str, method: str, fault: str) -> Expected:
 async def _unary(caller: Caller, fault: str, user: str) -> Result:
     request = dispatcher_pb2.CompleteRequest(**faults.asking(fault, user))
     try:
-        answer = await caller.stub.Complete(request, metadata=caller.metadata, timeout=30)
+        answer = await caller.stub.Complete(request, metadata=caller.metadata, timeout=90)
     except grpc.aio.AioRpcError as error:
         return Result(status=decode(error))
     return Result(text=answer.choices[0].content, decision=answer.decision)
@@ -128,7 +129,7 @@ async def _unary(caller: Caller, fault: str, user: str) -> Result:
 
 async def _streamed(caller: Caller, fault: str, user: str) -> Result:
     result = Result()
-    call = caller.stub.StreamComplete(faults.stream_request(fault, user), metadata=caller.metadata, timeout=30)
+    call = caller.stub.StreamComplete(faults.stream_request(fault, user), metadata=caller.metadata, timeout=90)
     try:
         async for event in call:
             assert result.failed is None, "nothing follows `failed`"
@@ -154,6 +155,7 @@ async def _run(directory: Path, upstream: str) -> Run:
                     for tenant, method, fault in cases
                 )
             )
+        await _idle(dispatcher)
         run = Run(
             results={(case[0], case[1], case[2]): result for case, result in zip(cases, results, strict=True)},
             records=faults.records(directory),
@@ -166,6 +168,14 @@ async def _run(directory: Path, upstream: str) -> Run:
         assert dispatcher.stop() == 0
         assert not [line for line in dispatcher.stderr if "internal error" in line or "Traceback" in line]
     return run
+
+
+async def _idle(dispatcher: ServiceProcess) -> None:
+    """Wait until no upstream call is under way: a caller may have its error a moment before its record is written."""
+    for _ in range(500):
+        if not any((await asyncio.to_thread(faults.samples, dispatcher, "upstream_in_flight")).values()):
+            return
+        await asyncio.sleep(0.02)
 
 
 def _user(case: tuple[str, ...]) -> tuple[str, ...]:
