@@ -1,7 +1,7 @@
 """The decision log as OpenTelemetry logs over OTLP/HTTP. Needs the extra `otel`; see `decision_log.Lines`.
 
-The body of a log record is the line. OpenTelemetry's exporter holds back and sends on its own thread, as its OTEL_…
-variables say; what it drops it logs.
+The body of a log record is the line. Endpoint and time-outs are OpenTelemetry's own variables. Batches are the
+recorder's and are exported at once, so that what a collector does not take is known, and counted as lost.
 """
 
 import time
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk._logs import ReadableLogRecord
+from opentelemetry.sdk._logs.export import LogRecordExportResult
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 EVENT = "pointsman.record"
 """The event name of every record."""
@@ -21,17 +22,21 @@ class OtlpLines:
     """Implements `decision_log.Lines`."""
 
     def __init__(self, *, service_name: str, version: str) -> None:
-        resource = Resource.create({"service.name": service_name, "service.version": version})
-        self._provider = LoggerProvider(resource=resource)
-        self._provider.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter()))
-        self._logger = self._provider.get_logger("pointsman.decision_log", version)
+        self._exporter = OTLPLogExporter()
+        self._resource = Resource.create({"service.name": service_name, "service.version": version})
+        self._scope = InstrumentationScope("pointsman.decision_log", version)
 
     def write(self, lines: Sequence[str]) -> None:
-        now = time.time_ns()
-        for line in lines:
-            self._logger.emit(
-                LogRecord(timestamp=now, severity_number=SeverityNumber.INFO, body=line, event_name=EVENT)
-            )
+        result = self._exporter.export([self._record(line) for line in lines])
+        if result is not LogRecordExportResult.SUCCESS:
+            raise OSError("the OTLP endpoint took no records: see OTEL_EXPORTER_OTLP_ENDPOINT")
 
     def close(self) -> None:
-        self._provider.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
+
+    def _record(self, line: str) -> ReadableLogRecord:
+        now = time.time_ns()
+        record = LogRecord(
+            timestamp=now, observed_timestamp=now, severity_number=SeverityNumber.INFO, body=line, event_name=EVENT
+        )
+        return ReadableLogRecord(log_record=record, resource=self._resource, instrumentation_scope=self._scope)

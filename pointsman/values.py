@@ -167,6 +167,11 @@ class Answer:
     usage: Usage
     response: dispatcher_pb2.CompleteResponse
 
+    @property
+    def replayed(self) -> bool:
+        """True if this is the first result of its request id again: it cost nothing more."""
+        return self.response.idempotency == dispatcher_pb2.IDEMPOTENCY_REPLAYED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:

@@ -28,7 +28,6 @@ class OtlpReceiver:
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
             "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "OTEL_BLRP_SCHEDULE_DELAY": "50",
         }
 
     def take(self, path: str, body: bytes) -> None:

@@ -8,6 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from dispatcher_service.decision_log_otlp import OtlpLines
 from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
@@ -16,6 +17,7 @@ from tests.openai_server import OpenAIServer, openai_server_thread
 from tests.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually, run_to_end
 from tests.valkey import ValkeyServer
+from training import data as training_data
 
 TENANTS = {"default": 'log_text = true\nshadow = { alpha = 0.0 }\nsticky = "strong"'}
 
@@ -142,6 +144,28 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
 
 
+async def test_feedback_becomes_training_data(replicas: list[ServiceProcess], ledger: str, tmp_path: Path) -> None:
+    async with Caller(replicas[0].grpc) as caller:
+        for request_id, alpha in (("label-strong", 0.0), ("label-weak", 1.0)):
+            await caller.complete(f"a lesson, {request_id}", request_id=request_id, alpha=alpha)
+            await caller.records.RecordFeedback(
+                records_pb2.RecordFeedbackRequest(request_id=request_id, preference=decision_pb2.PREFERENCE_CHOSEN),
+                metadata=caller.metadata,
+                timeout=10,
+            )
+            for _ in eventually():
+                if (await _decision(caller, request_id)).record.HasField("text"):
+                    break
+    file = tmp_path / "decisions.jsonl"
+    arguments = ["--tenant", "default", "--ledger", ledger, "--out", str(file)]
+    exported = run_to_end("pointsman.cli", "decisions", "export", *arguments, env={})
+    assert exported.code == 0, exported.stderr
+    labelled = training_data.read(file).pair()
+    found = dict(zip(labelled.prompts, labelled.labels, strict=True))
+    assert found["a lesson, label-strong"] == 1.0
+    assert found["a lesson, label-weak"] == 0.0
+
+
 async def test_the_client_asks_rates_and_erases(replicas: list[ServiceProcess]) -> None:
     async with DispatcherClient(replicas[0].grpc, tenant="default") as client:
         answer = await client.complete("hello", conversation_id="c-7", alpha=1.0)
@@ -245,3 +269,12 @@ async def test_the_log_goes_to_an_otlp_receiver_too(
         assert process.stop() == 0
     (line,) = map(json.loads, receiver.logs)
     assert (line["kind"], line["request_id"]) == ("RECORD_KIND_DECISION", "over-otlp")
+
+
+def test_what_a_collector_does_not_take_is_an_error(monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{unused_tcp_port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    lines = OtlpLines(service_name="test", version="0")
+    with pytest.raises(OSError, match="OTEL_EXPORTER_OTLP_ENDPOINT"):
+        lines.write(["{}"])
+    lines.close()
