@@ -37,7 +37,7 @@ from dispatcher_service.outcome import Outcome
 from dispatcher_service.recording import Recording
 from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
 from dispatcher_service.records_servicer import RecordServicer
-from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.telemetry import open_tracing
@@ -81,13 +81,11 @@ async def _serve(settings: Settings) -> None:
     ledger = _open_ledger(settings.ledger)
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
     money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ), trace_headers=tracing.headers)
-    except CredentialError as error:
-        raise StartError(str(error)) from error
+    upstream = OpenAIUpstream(_open_credentials(catalogue), trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    metrics.watch_scorers(scorer.breakers())
 
     recording = Recording(
         settings,
@@ -220,6 +218,13 @@ def _load(config: str) -> Catalogue:
         with resources.as_file(resources.files("dispatcher_service") / "default.toml") as path:
             return load_catalogue(path)
     except ConfigError as error:
+        raise StartError(str(error)) from error
+
+
+def _open_credentials(catalogue: Catalogue) -> Credentials:
+    try:
+        return Credentials(catalogue.all_deployments(), os.environ)
+    except CredentialError as error:
         raise StartError(str(error)) from error
 
 

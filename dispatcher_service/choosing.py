@@ -57,7 +57,9 @@ class Chooser:
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
-        prediction = await self._scorer.score(request.chat, pair=policy.pair, scorer=policy.scorer, timeout=timeout)
+        prediction = await self._scorer.score(
+            request.chat, tenant_id=policy.tenant_id, pair=policy.pair, scorer=policy.scorer, timeout=timeout
+        )
         progress.scorer_seconds = self._clock() - started
         decision, source = await self._decide(policy, request, prediction, estimate, preview=preview)
         return _chosen(progress, decision, pair, estimate, source=source, prediction=prediction)

@@ -8,7 +8,6 @@ from dispatcher_service.catalogue import (
     Catalogue,
     FixedAlpha,
     Model,
-    ScorerTarget,
     Shadow,
     StrongCallShare,
     TenantPolicy,
@@ -17,6 +16,7 @@ from dispatcher_service.chat import PartKind
 from dispatcher_service.pacing_targets import pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_sections import scorer_target
 from dispatcher_service.sections import (
     DatedPriceSection,
     FileSection,
@@ -33,7 +33,7 @@ def catalogue(file: FileSection) -> Catalogue:
     """The whole file."""
     return Catalogue(
         auth=auth_policy(file.auth, file.tenants, file.admins),
-        scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
+        scorer=scorer_target(file.scorer),
         retries=freeze_retries(file.retries),
         models={section.name: _model(section) for section in file.models},
         deployments=freeze_deployments(file.deployments),

@@ -78,7 +78,10 @@ class Metrics:
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
-        self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
+        self._scorer = histogram(
+            "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
+        )
+        self._scorer_breaker = gauge("scorer_breaker_state", "As breaker_state, of a scorer.", "scorer")
         self._upstream = histogram("upstream_seconds", "Waiting for the upstream.", _SECONDS, "model")
         self._first_token = histogram(
             "time_to_first_token_seconds", "Upstream call to first content of streamed answers.", _SECONDS, "model"
@@ -102,9 +105,14 @@ class Metrics:
         """See `auth.Observe`."""
         self._auth.labels(method.value, result.value).inc()
 
-    def scorer_called(self, result: str, seconds: float) -> None:
-        """See `scorer_client.Observe`."""
-        self._scorer.labels(result).observe(seconds)
+    def scorer_called(self, scorer: str, result: str, seconds: float) -> None:
+        """See `scorers.Observe`."""
+        self._scorer.labels(scorer, result).observe(seconds)
+
+    def watch_scorers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
+        """As `watch_breakers`, for scorers by name."""
+        for scorer, state in states.items():
+            self._scorer_breaker.labels(scorer).set_function(partial(_as_number, state))
 
     def request_named(self, event: str) -> None:
         """What became of a request that its caller named. See `idempotency.Idempotent`."""

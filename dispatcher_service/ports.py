@@ -17,7 +17,9 @@ from dispatcher_service.routing import Decision, ModelPair
 class Scorer(Protocol):
     """Predicts win probabilities."""
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         """Answer within `timeout` seconds, or `None` for whatever reason there is no prediction."""
 
 

@@ -15,6 +15,7 @@ from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSe
 from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
+from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
@@ -23,13 +24,6 @@ _UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
-
-
-class ScorerSection(Section):
-    """`[scorer]`."""
-
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: Seconds = 0.25
 
 
 class PriceSection(Section):

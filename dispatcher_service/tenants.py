@@ -18,6 +18,7 @@ from dispatcher_service.catalogue import (
     Catalogue,
 )
 from dispatcher_service.chat import OWNED_KEYS
+from dispatcher_service.scorer_sections import scorer_problems
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
@@ -92,6 +93,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += scorer_problems(file.scorer)
     problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
 

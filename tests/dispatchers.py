@@ -83,6 +83,7 @@ def start_dispatcher(
     scorer: str,
     upstream: str,
     tenants: Mapping[str, str] | None = None,
+    scorer_more: str = "",
     deployments: str = "",
     models: str = "",
     more: str = "",
@@ -91,8 +92,8 @@ def start_dispatcher(
 ) -> ServiceProcess:
     """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
 
-    `tenants` adds lines to tenants by their names, `deployments` to every deployment, `models` to every model, `more`
-    at the end of the configuration; `environment` and `env` are settings.
+    `tenants` adds lines to tenants by their names, `scorer_more` to the scorer, `deployments` to every deployment,
+    `models` to every model, `more` at the end of the configuration; `environment` and `env` are settings.
     """
     config = directory / "dispatcher.toml"
     text = _CONFIG.format(scorer=scorer, upstream=upstream)
@@ -100,6 +101,7 @@ def start_dispatcher(
     text = text.replace("[[models]]\n", f"[[models]]\n{models}\n")
     for tenant, lines in (tenants or {}).items():
         text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
+    text = text.replace("timeout = 1.0\n", f"timeout = 1.0\n{scorer_more}\n", 1)
     config.write_text(text + more)
     settings = {
         **DISPATCHER_PORTS,

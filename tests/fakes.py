@@ -63,7 +63,9 @@ class FakeScorer:
     pair_mismatch: bool = False
     calls: list[str] = field(default_factory=list)
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         self.calls.append(chat.messages[-1].text)
         if self.win_probability is None:
             return None

@@ -211,6 +211,11 @@ def test_the_shipped_file_is_good() -> None:
         ("input = 0.15", "input = -1", "models.1.price.input: "),
         ("input = 0.15", "input = 0.00000000001", "models.1.price.input: "),
         ('name = "small-local"', 'name = "big-eu"', "deployments: 'big-eu' stands twice: remove one"),
+        ('"dns:///scorer:50051"', '"embedded"\ntls = {}', "scorer: tls is for scorers that are called over a network"),
+        ("timeout = 0.5", 'artifact = "/a"', "scorer: artifact is for address = "),
+        ("timeout = 0.5", 'tls = { certificate = "/c" }', "scorer.tls: certificate and key belong together"),
+        ("timeout = 0.5", 'canaries = [{ name = "main", weight = 0.1 }]', "'main' stands twice, or is the main"),
+        ("timeout = 0.5", 'canaries = [{ name = "v2", weight = 2 }]', "scorer.canaries.0.weight: "),
         ("http://127.0.0.1:8080/v1", "127.0.0.1:8080", "deployments.1.base_url: write an http(s) URL"),
         ("http://127.0.0.1:8080/v1", "http://me:canary@127.0.0.1/v1", "deployments.1.base_url: write an http(s) URL"),
         (
