@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -75,6 +76,11 @@ def replicas(
     ]
     with processes[0] as one, processes[1] as two:
         yield [one.wait_until_serving(), two.wait_until_serving()]
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The whole lines so far."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def _decision(caller: Caller, request_id: str) -> records_pb2.GetDecisionResponse:
@@ -188,8 +194,7 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
             )
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
     for _ in eventually():
-        lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        rated = [line for line in lines if line["request_id"] == "rated"]
+        rated = [line for line in _lines(log) if line["request_id"] == "rated"]
         if len(rated) == 3:
             break
     assert [line["kind"] for line in rated] == ["RECORD_KIND_DECISION", *["RECORD_KIND_FEEDBACK"] * 2]
