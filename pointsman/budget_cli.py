@@ -56,6 +56,13 @@ def _command(commands: Any, name: str, about: str, run: _Action) -> Any:
     parser = commands.add_parser(name, help=about)
     parser.add_argument("--address", default="127.0.0.1:50052", help="the dispatcher's gRPC target")
     parser.add_argument("--ca", type=Path, help="PEM file to trust the dispatcher by; default: in the clear")
+    parser.add_argument(
+        "--as",
+        dest="caller",
+        default="",
+        metavar="TENANT",
+        help="whom to call as, at a dispatcher without authentication",
+    )
     parser.set_defaults(run=lambda arguments: _run(arguments, run))
     return parser
 
@@ -74,7 +81,7 @@ def _run(
     async def call() -> None:
         tls = None if arguments.ca is None else ClientTls(ca=arguments.ca)
         credential = os.environ.get(CREDENTIAL_VARIABLE, "")
-        async with BudgetClient(arguments.address, credential=credential, tls=tls) as client:
+        async with BudgetClient(arguments.address, credential=credential, tenant=arguments.caller, tls=tls) as client:
             await run(arguments, client)
 
     try:
