@@ -48,7 +48,6 @@ def _replica(directory: Path, upstream: OpenAIServer) -> ServiceProcess:
         directory,
         scorer=NO_SCORER,
         upstream=upstream.base_url,
-        models="max_output_tokens = 1000",
         tenants={
             "default": f"usd_per_day = 50\napi_keys = [{key_line(OWN)}]",
             "fixed": f"api_keys = [{key_line(OTHER)}]",
