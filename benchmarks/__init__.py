@@ -1,1 +1,1 @@
-"""Load generators and comparisons, runnable by anyone."""
+"""Load generators and comparisons, runnable by anyone: see README.md."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from dispatcher_service import budget, costing, failover
+from dispatcher_service import budget, costing, failover, overrides
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
 from dispatcher_service.catalogue import Deployment, OnDisconnect, OnLedgerFailure
@@ -159,6 +159,9 @@ class Attempts:
     ) -> Reason | None:
         """Why the weak model is to answer; `None` where the policy does not say so."""
         policy, in_tool_loop = progress.policy, progress.request.chat.in_tool_loop
+        off = overrides.models_off(policy.overrides, now=progress.received_at)
+        if policy.pair.weak in off:
+            raise error
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
                 self._pacer.refused(policy, until=error.window_end)
@@ -251,6 +254,7 @@ class _Search:
             fallback_to_other_tier=progress.policy.fallback_to_other_tier,
             in_tool_loop=chat.in_tool_loop,
             kinds=frozenset(kind for _, kind in chat.other_parts()),
+            off=overrides.models_off(progress.policy.overrides, now=progress.received_at),
             draw=self._draw,
         )
 

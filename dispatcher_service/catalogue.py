@@ -8,6 +8,7 @@ from dispatcher_service import pricing
 from dispatcher_service.budget import Limit, OnExhausted
 from dispatcher_service.chat import PartKind
 from dispatcher_service.identity import AuthPolicy
+from dispatcher_service.overrides import Override
 from dispatcher_service.pacing_targets import PacingPolicy
 from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import ModelPair
@@ -216,6 +217,8 @@ class TenantPolicy:
     shadow: Shadow | None = None
     idempotency_retention: float = 600.0
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
+    overrides: tuple[Override, ...] = ()
+    """What operators turned it to, the tenant's own before everyone's; some may have expired."""
 
 
 EMBEDDED = "embedded"
