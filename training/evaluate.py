@@ -5,17 +5,18 @@ artefact stand a random order, the prompts' length, and an oracle that knows the
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.preprocess import NoUserText, Role, Turn
 from scorer_service.scorer import ConversationScorer, open_scorer
-from training import metrics, rankings
-from training.corpus import LabelledSet
+from training import metrics, rankings, sketch
+from training.corpus import GROUP_CHARACTERS, LabelledSet
 from training.metrics import Interval, NoGapError, Resampling
 from training.rankings import Comparison, Prices, Ranking
 from training.reliability import Reliability, brier, brier_skill, calibration_error_by_chance, reliability
@@ -29,6 +30,12 @@ Progress = Callable[[str, int, int], None]
 LENGTH, ORACLE = "prompt length", "oracle"
 
 _BLOCK = 256
+
+_SEEN_SHARE = 0.02
+"""Of a benchmark's prompts: a few common ones, such as a greeting, are in every file."""
+
+_TEMPLATE_SHARE = 0.05
+"""An opening that more prompts than this have is a template's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ def evaluate(
     """
     labelled = benchmark.labelled
     gain, labels = labelled.gain, labelled.labels
-    resampling = Resampling(len(gain), draws, seed)
+    resampling = Resampling(len(gain), draws, seed, alike(labelled.prompts))
 
     def ranking(name: str, scores: Floats) -> Ranking:
         return rankings.measure(name, scores, gain, resampling, prices)
@@ -180,6 +187,20 @@ def evaluate(
     )
 
 
+def alike(prompts: Sequence[str]) -> NDArray[np.int64]:
+    """A number per prompt, equal for prompts that do not tell independently of one another.
+
+    Those that begin alike, as questions about one passage do. Where an opening is a template's, which many have, only
+    equal prompts go together, such as battles on one prompt.
+    """
+    _, groups, sizes = np.unique(
+        np.array([prompt[:GROUP_CHARACTERS] for prompt in prompts], object), return_inverse=True, return_counts=True
+    )
+    if sizes.max() > max(1, _TEMPLATE_SHARE * len(prompts)):
+        _, groups = np.unique(np.array(prompts, object), return_inverse=True)
+    return groups.astype(np.int64)
+
+
 def win_probabilities(
     scorer: ConversationScorer,
     prompts: Sequence[str],
@@ -206,16 +227,29 @@ def win_probabilities(
     return probabilities
 
 
+def _seen(sources: Mapping[str, Any], benchmark: Benchmark) -> Iterator[str]:
+    """What of a benchmark an artefact was trained on, by its manifest's `data`."""
+    for name, source in sources.items():
+        if not isinstance(source, Mapping):
+            continue
+        if source.get("sha256") == benchmark.sha256:
+            yield (
+                f"was trained on {name}, which is this very file: the number shows memory and is no result. Its "
+                "manifest holds the number on rows kept out"
+            )
+            continue
+        found = sketch.overlap(str(source.get("prompt_sketch", "")), benchmark.labelled.prompts)
+        if found.share >= _SEEN_SHARE:
+            yield (
+                f"has seen about {found.share:.0%} of these prompts in {name} ({found.seen} of {found.comparable} that "
+                "can be compared): as far as it has, the number shows memory and is no result"
+            )
+
+
 def _pair(scorer: ConversationScorer, benchmark: Benchmark) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
     """The pair to score the benchmark with (`None`: the artefact's own), and what is amiss with the result."""
     manifest = scorer.manifest
-    warnings = []
-    trained = {str(source.get("sha256")): name for name, source in manifest.data.items() if isinstance(source, dict)}
-    if benchmark.sha256 in trained:
-        warnings.append(
-            f"was trained on {trained[benchmark.sha256]}, which is this very file: the number shows memory and is no "
-            "result. Its manifest holds the cross-validated one"
-        )
+    warnings = list(_seen(manifest.data, benchmark))
     pair = None
     if benchmark.strong_model is not None and benchmark.weak_model is not None:
         asked = benchmark.strong_model, benchmark.weak_model
