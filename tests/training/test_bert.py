@@ -11,6 +11,7 @@ from scorer_service.scorer import open_scorer
 from tests import battles, checkpoints
 from training import bert_graph, embeddings, fit_bert, minilm, one_pair, pair_labels
 from training.bert_graph import CheckpointError
+from training.logit_curve import LogitCurve
 from training.train import no_progress
 
 torch = pytest.importorskip("torch")
@@ -117,7 +118,7 @@ def test_minilm_learns_the_labels_it_is_shown_and_is_served(tmp_path: Path) -> N
     )  # fmt: skip
     odds = bert.log_odds(fine_tuning.evaluate(tuned, logits, rows, pad_id=start.pad_id))
     assert odds[::2].min() > odds[1::2].max() + 0.5
-    curve = bert.LogitCurve(1.0, 0.0)
+    curve = LogitCurve(1.0, 0.0)
     router = BertRouter(bert_graph.BertCheckpoint(start.shape, tuned, start.tokenizer_json, start.pad_id), 32, curve)
     served = _served(router, rows)
     np.testing.assert_allclose(served, router.win_probability(rows), atol=1e-5)
