@@ -1,1 +1,1 @@
-"""Load generators and comparisons that anyone can run: `python -m benchmarks.NAME --help`."""
+"""Load generators and comparisons, runnable by anyone: see README.md."""
