@@ -72,6 +72,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         win_probability=made.win_probability,
         cost_source=decision_pb2.COST_SOURCE_PENDING,
         price_version=choice.price_version,
+        instead_of=choice.instead_of,
     )
     if prediction is not None:
         message.scorer = prediction.scorer
@@ -81,6 +82,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         message.cost_nano_usd = bill.cost
         message.other_tier_cost_nano_usd = bill.other_tier_cost
         message.cost_source = _COST_SOURCES[bill.usage.source]
+        message.attempts = bill.attempts
     return message
 
 
