@@ -33,13 +33,16 @@ def edit(change: Callable[[dispatcher_pb2.CompleteRequest], object]) -> dispatch
 
 TEXT = chat_pb2.ContentPart(text="42")
 CUSTOM = chat_pb2.CustomTool(text=chat_pb2.TextFormat())
+BNF = chat_pb2.CustomTool(grammar=chat_pb2.Grammar(syntax="bnf", definition="s"))
 ALLOWED = chat_pb2.AllowedTools(mode=chat_pb2.TOOL_CHOICE_MODE_AUTO, names=["custom", "other"])
 
 
 def choosing(choice: chat_pb2.ToolChoice) -> dispatcher_pb2.CompleteRequest:
     """A request with a function and a custom tool, and this choice."""
     tools = [chat_pb2.Tool(name="function"), chat_pb2.Tool(name="custom", custom=CUSTOM)]
-    return edit(lambda r: (r.chat.tools.extend(tools), r.chat.tool_choice.CopyFrom(choice)))
+    request = edit(lambda r: r.chat.tools.extend(tools))
+    request.chat.tool_choice.CopyFrom(choice)
+    return request
 
 
 IMAGE = chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url="https://example.com/a.png"))
