@@ -254,7 +254,8 @@ class _Search:
             fallback_to_other_tier=progress.policy.fallback_to_other_tier,
             in_tool_loop=chat.in_tool_loop,
             kinds=frozenset(kind for _, kind in chat.other_parts()),
-            off=overrides.models_off(progress.policy.overrides, now=progress.received_at),
+            off=overrides.models_off(progress.policy.overrides, now=progress.received_at)
+            | progress.policy.closed(catalogue.models),
             draw=self._draw,
         )
 

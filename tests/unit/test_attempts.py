@@ -104,6 +104,12 @@ async def test_a_fallback_model_of_the_same_tier_answers_and_is_billed_at_its_ow
     assert answer.bill.cost == 1000 * 1 + 100 * 2
 
 
+async def test_a_fallback_that_the_tenant_does_not_allow_never_sees_its_prompt() -> None:
+    bench = Bench(*BIG, allowed_models=frozenset({"big", "small"}))
+    assert (await bench.dispatcher.complete(request())).choice.model == "small"
+    assert bench.upstream.deployments == ["big-1", "big-2", "small-1"]
+
+
 async def test_the_other_tier_answers_last_where_the_policy_allows_it() -> None:
     failing = (*BIG, broken("spare-1"))
     answer = await Bench(*failing).dispatcher.complete(request())
