@@ -41,13 +41,13 @@ from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.policies import Policies
 from dispatcher_service.policy_metrics import PolicyMetrics
-from dispatcher_service.recording import Recording
-from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
-from dispatcher_service.records_servicer import RecordServicer
+from dispatcher_service.records.recording import Recording
+from dispatcher_service.records.servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records.servicer import RecordServicer
+from dispatcher_service.records.telemetry import open_tracing
 from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
-from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.upstream import OpenAIUpstream

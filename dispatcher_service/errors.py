@@ -13,7 +13,7 @@
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
     ├── Busy                      ABORTED            others change the same policies at the same time
-    ├── ModelsOff                 UNAVAILABLE        operators have turned off both models
+    ├── ModelsOff                 UNAVAILABLE        operators have turned off the models that could answer
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
     └── UpstreamError             UNAVAILABLE        a model could not be reached
         ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
@@ -163,13 +163,14 @@ class Busy(PointsmanError):
 
 
 class ModelsOff(PointsmanError):
-    """Operators have turned off both models of the tenant."""
+    """Operators have turned off both models of the tenant, or the one whose tool calls are answered."""
 
     status = "UNAVAILABLE"
     reason = "MODELS_OFF"
 
-    def __init__(self, strong: str, weak: str) -> None:
-        super().__init__(f"models {strong} and {weak} are turned off for the time being")
+    def __init__(self, *models: str) -> None:
+        which = f"model {models[0]} is" if len(models) == 1 else f"models {' and '.join(models)} are"
+        super().__init__(f"{which} turned off for the time being")
 
 
 class ScorerUnavailable(PointsmanError):

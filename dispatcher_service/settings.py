@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dispatcher_service.redaction import BUILT_IN
+from dispatcher_service.records.redaction import BUILT_IN
 from pointsman.runtime.settings import setting
 
 PREFIX = "DISPATCHER"
