@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
 from dispatcher_service.admin_servicer import BudgetServicer
+from dispatcher_service.admitting import Admitting
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
@@ -116,6 +117,8 @@ async def _serve(settings: Settings) -> None:
         tracing=tracing,
     )
 
+    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics, service=SERVICE)
+
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
@@ -143,7 +146,7 @@ async def _serve(settings: Settings) -> None:
         observe=recording.metrics.conversation_store,
     )
     idempotent = Idempotent(
-        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+        admitting.layer(conversations), documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
     )
     auth = Authenticator(
         mode=catalogue.auth.mode,
@@ -156,6 +159,7 @@ async def _serve(settings: Settings) -> None:
     servicer = DispatcherServicer(
         dispatcher=idempotent,
         auth=auth,
+        admission=admitting.door,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
         tracing=tracing,
@@ -183,6 +187,7 @@ async def _serve(settings: Settings) -> None:
         _warn_of_exposure(settings, catalogue)
         money.start()
         recording.start()
+        admitting.start()
         await policies.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
@@ -193,6 +198,7 @@ async def _serve(settings: Settings) -> None:
         await conversations.close()
         await money.close()
         await recording.close()
+        await admitting.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -209,6 +215,7 @@ async def _serve(settings: Settings) -> None:
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
             tls=entry.server_tls(settings, prefix=PREFIX),
+            interceptors=[admitting.interceptor],
         ),
         register=register,
         prepare=prepare,
