@@ -1,0 +1,146 @@
+"""The dispatcher's answers as OpenAI chat-completions JSON: whole answers and the chunks of a stream."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+
+Json = dict[str, Any]
+
+_FINISH_REASONS: Mapping[int, str] = {
+    chat_pb2.FINISH_REASON_STOP: "stop",
+    chat_pb2.FINISH_REASON_LENGTH: "length",
+    chat_pb2.FINISH_REASON_TOOL_CALLS: "tool_calls",
+    chat_pb2.FINISH_REASON_CONTENT_FILTER: "content_filter",
+}
+
+
+def completion(response: dispatcher_pb2.CompleteResponse, *, created: int) -> Json:
+    """A `chat.completion` object. `created` is in seconds since the epoch; `model` is the one that answered."""
+    return {
+        "id": response.origin.completion_id or response.request_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": response.decision.model,
+        "system_fingerprint": response.origin.system_fingerprint or None,
+        "choices": [_choice(choice) for choice in response.choices],
+        "usage": usage(response.usage),
+    }
+
+
+class Chunks:
+    """The events of one stream as `chat.completion.chunk` objects, in order."""
+
+    def __init__(self, started: dispatcher_pb2.StreamStarted, *, created: int, include_usage: bool) -> None:
+        """`include_usage` as in OpenAI's `stream_options`: a last chunk without choices carries the usage."""
+        self._head: Json = {
+            "id": started.request_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": started.decision.model,
+        }
+        self._include_usage = include_usage
+        self._begun: set[int] = set()
+
+    def of(self, event: dispatcher_pb2.StreamCompleteResponse) -> Iterator[Json]:
+        """The chunks of one event after `started`."""
+        if event.HasField("delta"):
+            yield self._chunk([self._delta(event.delta)])
+        if event.HasField("finished"):
+            self._head["model"] = event.finished.decision.model
+            for index, reason in enumerate(event.finished.finish_reasons):
+                end = {"index": index, "delta": {}, "logprobs": None, "finish_reason": _FINISH_REASONS.get(reason)}
+                yield self._chunk([end])
+            if self._include_usage:
+                yield self._chunk([]) | {"usage": usage(event.finished.usage)}
+
+    def _chunk(self, choices: list[Json]) -> Json:
+        chunk = self._head | {"choices": choices}
+        # OpenAI: with include_usage every chunk has the member, null until the last.
+        return chunk | {"usage": None} if self._include_usage else chunk
+
+    def _delta(self, delta: dispatcher_pb2.StreamDelta) -> Json:
+        piece: Json = {}
+        if delta.index not in self._begun:
+            self._begun.add(delta.index)
+            piece["role"] = "assistant"
+        if delta.content:
+            piece["content"] = delta.content
+        if delta.refusal:
+            piece["refusal"] = delta.refusal
+        if delta.tool_calls:
+            piece["tool_calls"] = [_tool_call_delta(call) for call in delta.tool_calls]
+        logprobs = _logprobs(delta.logprobs) if delta.HasField("logprobs") else None
+        return {"index": delta.index, "delta": piece, "logprobs": logprobs, "finish_reason": None}
+
+
+def usage(tokens: chat_pb2.Usage) -> Json:
+    """OpenAI's overlapping counts: cached tokens are part of the prompt, reasoning is part of the completion."""
+    prompt = tokens.input_tokens + tokens.cached_input_tokens + tokens.cache_write_tokens
+    answer = tokens.output_tokens + tokens.reasoning_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+        "prompt_tokens_details": {
+            "cached_tokens": tokens.cached_input_tokens,
+            "cache_write_tokens": tokens.cache_write_tokens,
+        },
+        "completion_tokens_details": {"reasoning_tokens": tokens.reasoning_tokens},
+    }
+
+
+def server_sent(chunk: Json) -> bytes:
+    """One event of a `text/event-stream` (WHATWG HTML, section 9.2)."""
+    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+DONE = b"data: [DONE]\n\n"
+"""OpenAI's end of a stream."""
+
+
+def _choice(choice: chat_pb2.Choice) -> Json:
+    # An answer of tool calls alone has `null` for its text; an empty answer has an empty one.
+    silent = not choice.content and (choice.tool_calls or choice.refusal)
+    message: Json = {
+        "role": "assistant",
+        "content": None if silent else choice.content,
+        "refusal": choice.refusal or None,
+    }
+    if choice.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
+            for call in choice.tool_calls
+        ]
+    return {
+        "index": choice.index,
+        "message": message,
+        "logprobs": _logprobs(choice.logprobs) if choice.HasField("logprobs") else None,
+        "finish_reason": _FINISH_REASONS.get(choice.finish_reason),
+    }
+
+
+def _tool_call_delta(call: dispatcher_pb2.ToolCallDelta) -> Json:
+    piece: Json = {"index": call.index, "function": {"arguments": call.arguments_json}}
+    if call.id:
+        piece |= {"id": call.id, "type": "function"}
+    if call.name:
+        piece["function"]["name"] = call.name
+    return piece
+
+
+def _logprobs(logprobs: chat_pb2.Logprobs) -> Json:
+    return {"content": _tokens(logprobs.content), "refusal": _tokens(logprobs.refusal) or None}
+
+
+def _tokens(tokens: Iterable[chat_pb2.TokenLogprob]) -> list[Json]:
+    return [
+        _token(token) | {"top_logprobs": [_token(alternative) for alternative in token.top_logprobs]}
+        for token in tokens
+    ]
+
+
+def _token(token: chat_pb2.TokenLogprob | chat_pb2.TopLogprob) -> Json:
+    known = list(token.token_bytes) if token.HasField("token_bytes") else None
+    return {"token": token.token, "logprob": token.logprob, "bytes": known}
