@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dispatcher_service.chat import PartKind
 from dispatcher_service.pricing import Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.stickiness import Sticky
 
 
 class OnScorerFailure(enum.Enum):
@@ -69,6 +70,19 @@ class StrongCallShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shadow:
+    """A setting that is tried beside the live one and logged, without acting.
+
+    Attributes:
+        dial: what it compares with; `None` takes the tenant's live dial.
+        scorer: another of the scorer's artefacts; empty compares the live prediction.
+    """
+
+    dial: FixedAlpha | StrongCallShare | None
+    scorer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
     """Who pays, for which pair, and how the dial stands."""
 
@@ -79,6 +93,14 @@ class TenantPolicy:
     allow_alpha_override: bool
     extra_body_keys: frozenset[str]
     scorer: str
+    sticky: Sticky = Sticky.STRONG
+    conversation_ttl: float = 86_400.0
+    """Seconds after its last turn that a conversation is remembered."""
+    log_text: bool = False
+    """Whether prompts are kept, redacted, beside the decision records."""
+    text_ttl: float = 30 * 86_400.0
+    """Seconds that they are kept."""
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

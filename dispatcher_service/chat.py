@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dispatcher_service.stickiness import Held
+
 JsonObject = Mapping[str, Any]
 
 
@@ -185,9 +187,22 @@ class Chat:
         return 1 if self.n is None else self.n
 
     @property
+    def calling(self) -> int | None:
+        """Index of the last assistant message, if it called tools, has a result, and was not gone on from since."""
+        last = len(self.messages) - 1
+        for index in range(last, -1, -1):
+            if self.messages[index].role is Role.ASSISTANT:
+                results = any(message.role is Role.TOOL for message in self.messages[index + 1 :])
+                return index if self.messages[index].tool_calls and results else None
+        return None
+
+    @property
     def in_tool_loop(self) -> bool:
-        """True while a model waits for the results of its own tool calls: another model must not take over."""
-        return self.messages[-1].role is Role.TOOL
+        """True while a model waits for the results of its own tool calls: another model must not take over.
+
+        What a user says between the results and the model's next words does not end the loop.
+        """
+        return self.calling is not None
 
     def other_parts(self) -> Iterator[tuple[str, PartKind]]:
         """The path and kind of every part that is not text."""
@@ -201,7 +216,8 @@ class Chat:
 class Request:
     """One request of a tenant.
 
-    `alpha` is the caller's override; `timeout` what is left of the caller's deadline in seconds, `None` without one.
+    `alpha` is the caller's override; `timeout` what is left of the caller's deadline in seconds, `None` without one;
+    `conversation_id` the caller's name for what this is a turn of, empty without one; `held` what is remembered of it.
     """
 
     tenant_id: str
@@ -210,3 +226,5 @@ class Request:
     alpha: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None
+    conversation_id: str = ""
+    held: Held | None = None

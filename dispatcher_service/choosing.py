@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from dispatcher_service import routing
+from dispatcher_service import routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
 from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.ports import Scorer
 from dispatcher_service.progress import Progress
-from dispatcher_service.routing import AlphaSource, Decision, Reason, Tier
+from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
 
 
 class Chooser:
@@ -35,7 +35,18 @@ class Chooser:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
-        self._check_fit(policy, request.chat)
+        past = stickiness.forced(
+            request.held,
+            in_tool_loop=request.chat.in_tool_loop,
+            sticky=policy.sticky,
+            pair=policy.pair,
+            models=self._catalogue.deployments,
+        )
+        if past is not None:
+            decision, pair = past
+            self._check_fit(policy, pair, request.chat)
+            return Choice(decision=decision, pair=pair, alpha_source=None, prediction=None)
+        self._check_fit(policy, policy.pair, request.chat)
         timeout = self._catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
@@ -53,7 +64,7 @@ class Chooser:
             prediction=prediction,
         )
 
-    def _check_fit(self, policy: TenantPolicy, chat: Chat) -> None:
+    def _check_fit(self, policy: TenantPolicy, pair: ModelPair, chat: Chat) -> None:
         """Either model may be chosen, so that both must take what the request holds."""
         for key in chat.extra_body:
             if key not in policy.extra_body_keys:
@@ -61,7 +72,7 @@ class Chooser:
                     "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
                 )
         for path, kind in chat.other_parts():
-            for model in (policy.pair.strong, policy.pair.weak):
+            for model in (pair.strong, pair.weak):
                 if kind not in self._catalogue.models[model].part_tokens:
                     raise InvalidRequest(
                         path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"

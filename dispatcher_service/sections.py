@@ -11,12 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dispatcher_service.catalogue import OnScorerFailure
+from dispatcher_service.stickiness import Sticky
 
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+_Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -69,6 +71,14 @@ class DeploymentSection(_Section):
     connect_timeout: _Seconds = 5.0
 
 
+class ShadowSection(_Section):
+    """`shadow` of a tenant."""
+
+    strong_call_share: _Fraction | None = None
+    alpha: _Fraction | None = None
+    scorer: str = ""
+
+
 class TenantSection(_Section):
     """One of `[tenants]`."""
 
@@ -80,6 +90,11 @@ class TenantSection(_Section):
     allow_alpha_override: bool = False
     extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
     scorer: str = ""
+    sticky: Sticky = Sticky.STRONG
+    conversation_ttl: _Lifetime = 86_400.0
+    log_text: bool = False
+    text_ttl: _Lifetime = 30 * 86_400.0
+    shadow: ShadowSection | None = None
 
 
 class FileSection(_Section):
@@ -111,7 +126,7 @@ def _keys_beside(loc: list[str]) -> list[str]:
         "scorer": ScorerSection,
         "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
         "deployments": DeploymentSection,
-        "tenants": TenantSection,
+        "tenants": ShadowSection if "shadow" in loc else TenantSection,
     }
     section = FileSection if len(loc) == 1 else sections[loc[0]]
     return list(section.model_fields)

@@ -16,6 +16,7 @@ from dispatcher_service.catalogue import (
     FixedAlpha,
     Model,
     ScorerTarget,
+    Shadow,
     StrongCallShare,
     TenantPolicy,
 )
@@ -27,6 +28,7 @@ from dispatcher_service.sections import (
     FileSection,
     PartTokensSection,
     PriceSection,
+    ShadowSection,
     TenantSection,
     describe,
 )
@@ -94,6 +96,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
         ]
         if (tenant.alpha is None) == (tenant.strong_call_share is None):
             problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
+        problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
     return problems
 
 
@@ -114,6 +117,11 @@ def _freeze(file: FileSection) -> Catalogue:
                 allow_alpha_override=tenant.allow_alpha_override,
                 extra_body_keys=frozenset(tenant.extra_body_keys),
                 scorer=tenant.scorer,
+                sticky=tenant.sticky,
+                conversation_ttl=tenant.conversation_ttl,
+                log_text=tenant.log_text,
+                text_ttl=tenant.text_ttl,
+                shadow=_shadow(tenant.shadow),
             )
             for tenant_id, tenant in file.tenants.items()
         },
@@ -142,6 +150,23 @@ def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare:
         return FixedAlpha(tenant.alpha)
     assert tenant.strong_call_share is not None  # _inconsistencies has refused a tenant with neither
     return StrongCallShare(tenant.strong_call_share)
+
+
+def _shadow(section: ShadowSection | None) -> Shadow | None:
+    if section is None:
+        return None
+    share = None if section.strong_call_share is None else StrongCallShare(section.strong_call_share)
+    return Shadow(dial=share if section.alpha is None else FixedAlpha(section.alpha), scorer=section.scorer)
+
+
+def _shadow_problems(section: ShadowSection | None) -> list[str]:
+    if section is None:
+        return []
+    if section.alpha is not None and section.strong_call_share is not None:
+        return ["set one of strong_call_share and alpha"]
+    if section.alpha is None and section.strong_call_share is None and not section.scorer:
+        return ["set strong_call_share, alpha or scorer: it tries nothing"]
+    return []
 
 
 def _part_tokens(bounds: PartTokensSection) -> dict[PartKind, int]:

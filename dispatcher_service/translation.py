@@ -11,7 +11,7 @@ from dispatcher_service.chat_translation import number, read_chat
 from dispatcher_service.errors import InvalidRequest
 from pointsman.dispatcher.v1 import dispatcher_pb2
 
-_MAX_REQUEST_ID = 128
+_MAX_IDENTIFIER = 128
 _MAX_LABELS = 8
 _MAX_LABEL_KEY = 64
 _MAX_LABEL_VALUE = 256
@@ -35,7 +35,7 @@ def read_request(proto: AnyRequest, *, tenant_id: str, timeout: float | None, ma
     # Route leaves no trace, and so has neither an id nor labels.
     request_id, labels = "", {}
     if not isinstance(proto, dispatcher_pb2.RouteRequest):
-        request_id, labels = _request_id(proto.request_id), _labels(proto.labels)
+        request_id, labels = read_identifier("request_id", proto.request_id) or uuid.uuid4().hex, _labels(proto.labels)
     return Request(
         tenant_id=tenant_id,
         chat=read_chat(proto.chat, max_bytes=max_conversation_bytes),
@@ -43,14 +43,18 @@ def read_request(proto: AnyRequest, *, tenant_id: str, timeout: float | None, ma
         alpha=number("alpha", proto.alpha, 0, 1) if proto.HasField("alpha") else None,
         labels=labels,
         timeout=timeout,
+        conversation_id=read_identifier("conversation_id", proto.conversation_id),
     )
 
 
-def _request_id(text: str) -> str:
-    if not text:
-        return uuid.uuid4().hex
-    if len(text) > _MAX_REQUEST_ID or not (text.isascii() and text.isprintable()):
-        raise InvalidRequest("request_id", f"write at most {_MAX_REQUEST_ID} characters of printable ASCII")
+def read_identifier(field: str, text: str) -> str:
+    """A name that a caller gave: empty for none.
+
+    Raises:
+        InvalidRequest: it is too long or has other characters.
+    """
+    if len(text) > _MAX_IDENTIFIER or not (text.isascii() and text.isprintable()):
+        raise InvalidRequest(field, f"write at most {_MAX_IDENTIFIER} characters of printable ASCII")
     return text
 
 

@@ -79,16 +79,21 @@ class Bench:
             )
             for model in ("big", "small")
         }
-        self.dispatcher = Dispatcher(
-            catalogue=Catalogue(
-                scorer=ScorerTarget(address="unused", timeout=0.2),
-                models={
-                    "big": Model(name="big", price=STRONG_PRICE, part_tokens={PartKind.IMAGE: 1000}),
-                    "small": Model(name="small", price=WEAK_PRICE, part_tokens=small_part_tokens or {}),
-                },
-                deployments=deployments,
-                tenants={"t": policy(**changes)},
-            ),
+        self.catalogue = Catalogue(
+            scorer=ScorerTarget(address="unused", timeout=0.2),
+            models={
+                "big": Model(name="big", price=STRONG_PRICE, part_tokens={PartKind.IMAGE: 1000}),
+                "small": Model(name="small", price=WEAK_PRICE, part_tokens=small_part_tokens or {}),
+            },
+            deployments=deployments,
+            tenants={"t": policy(**changes)},
+        )
+        self.dispatcher = self.rebuilt()
+
+    def rebuilt(self) -> Dispatcher:
+        """A dispatcher over the catalogue as it is now."""
+        return Dispatcher(
+            catalogue=self.catalogue,
             scorer=self.scorer,
             upstream=self.upstream,
             record=self.outcomes.append,

@@ -52,6 +52,7 @@ class CompleteRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request, at most 128 characters of printable
     ASCII. Returned and logged. Default (empty): the dispatcher makes one.
@@ -59,6 +60,11 @@ class CompleteRequest(_message.Message):
     alpha: _builtins.float
     """Overrides the tenant's alpha for this request, where the tenant's policy
     allows it. Range [0, 1]; 0 always goes strong. Default: the policy's alpha.
+    """
+    conversation_id: _builtins.str
+    """The caller's name for the conversation that this is a turn of, at most 128
+    characters of printable ASCII, known within the tenant only. The tenant's
+    `sticky` then holds its model. Default (empty): every turn stands alone.
     """
     @_builtins.property
     def chat(self) -> _chat_pb2.Chat:
@@ -77,10 +83,11 @@ class CompleteRequest(_message.Message):
         request_id: _builtins.str = ...,
         alpha: _builtins.float | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        conversation_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
