@@ -9,6 +9,7 @@ _GROUPS = (
     ("apps.demo.cli", "scorer,dispatcher,demo"),
     ("training.cli", "evaluate"),
     ("training.simulate_cli", "evaluate"),
+    ("dispatcher_service.ledger.cli", "dispatcher,redis"),
 )
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 

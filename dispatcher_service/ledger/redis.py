@@ -89,12 +89,15 @@ class RedisLedger:
         *,
         clock_shift: Callable[[], float] = lambda: 0.0,
         schema: tuple[int, int] = (SCHEMA_VERSION, OLDEST_COMPATIBLE),
+        script: str = SCRIPT,
     ) -> None:
-        """For tests: `clock_shift` seconds are added to the server's clock; `schema` is (version, oldest)."""
+        """For tests: `clock_shift` seconds are added to the server's clock; `schema`, (version, oldest), and `script`
+        are those of another version of this program."""
         # The client's own types depend on its options; the commands used here answer bytes.
         self._client = cast("Any", client)
         self._clock_shift = clock_shift
         self._schema = schema
+        self._source = script
         self._sha = ""
         self._ahead = 0.0
         """The server's clock minus ours, in seconds; corrected whenever the server finds it wrong."""
@@ -275,7 +278,7 @@ class RedisLedger:
             try:
                 return await self._client.evalsha(self._sha, len(keys), *keys, step, shift_ms, *arguments)
             except NoScriptError:  # the server was restarted, or this is another node of the cluster
-                return await self._client.eval(SCRIPT, len(keys), *keys, step, shift_ms, *arguments)
+                return await self._client.eval(self._source, len(keys), *keys, step, shift_ms, *arguments)
 
         return await self._do(run)
 
@@ -308,7 +311,7 @@ class RedisLedger:
             )
         if int(stored[0] or 0) < version:
             await self._client.hset(key, mapping={"version": version, "oldest": oldest})
-        sha = await self._client.script_load(SCRIPT)
+        sha = await self._client.script_load(self._source)
         self._sha = sha.decode() if isinstance(sha, bytes) else sha
 
 

@@ -41,7 +41,7 @@ from dispatcher_service.ledger.contract import (
     Settled,
     UsageRow,
 )
-from dispatcher_service.ledger.sqlite_schema import SchemaTooNewError, migrate
+from dispatcher_service.ledger.sqlite_schema import MIGRATIONS, Migration, SchemaTooNewError, migrate
 from dispatcher_service.pricing import NanoUsd
 
 logger = logging.getLogger(__name__)
@@ -59,24 +59,32 @@ _NO_TOKENS = (0,) * len(TOKEN_CLASSES)
 
 _ONE_ACCOUNT = "SELECT period, spent, reserved, cap FROM windows WHERE tenant = ? AND period = {} AND start = ?"
 _ACCOUNTS = " UNION ALL ".join(_ONE_ACCOUNT.format(period) for period in range(3))
+# Columns are named throughout: a newer version's file may have more of them (see sqlite_schema.py).
+_RESERVATION = (
+    "INSERT INTO reservations (id, tenant, model, state, worst_case, estimate, charged, hour, day, month, expires_ms, "
+    "due_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _ADD_TO_ACCOUNTS = """
-    INSERT INTO windows VALUES (?, 0, ?, ?, ?, NULL), (?, 1, ?, ?, ?, NULL), (?, 2, ?, ?, ?, NULL)
+    INSERT INTO windows (tenant, period, start, spent, reserved, cap)
+    VALUES (?, 0, ?, ?, ?, NULL), (?, 1, ?, ?, ?, NULL), (?, 2, ?, ?, ?, NULL)
     ON CONFLICT DO UPDATE SET spent = spent + excluded.spent, reserved = reserved + excluded.reserved
     RETURNING period, spent, reserved, cap
 """
 _ADD_USAGE = """
-    INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO usage
+        (tenant, day, model, source, calls, cost, input, cached_input, cache_write, output, reasoning)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET calls = calls + excluded.calls, cost = cost + excluded.cost,
         input = input + excluded.input, cached_input = cached_input + excluded.cached_input,
         cache_write = cache_write + excluded.cache_write, output = output + excluded.output,
         reasoning = reasoning + excluded.reasoning
 """
 _ADD_OVERRUN = """
-    INSERT INTO overruns VALUES (?, ?, 1, ?)
+    INSERT INTO overruns (tenant, cause, count, amount) VALUES (?, ?, 1, ?)
     ON CONFLICT DO UPDATE SET count = count + 1, amount = amount + excluded.amount
 """
 _PUT_DOCUMENT = """
-    INSERT INTO documents VALUES (?, ?, ?, ?, ?)
+    INSERT INTO documents (tenant, name, version, body, ends_ms) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, ends_ms = excluded.ends_ms
 """
 
@@ -101,7 +109,15 @@ _T = TypeVar("_T")
 class SqliteLedger:
     """See `contract.Ledger`."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float], timeout: float = 2.0, durable: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float],
+        timeout: float = 2.0,
+        durable: bool = False,
+        migrations: tuple[Migration, ...] = MIGRATIONS,
+    ) -> None:
         """Open or create the file.
 
         Args:
@@ -109,6 +125,7 @@ class SqliteLedger:
             clock: seconds since the epoch.
             timeout: seconds to wait for other processes before `LedgerUnavailable`.
             durable: also survive power cuts.
+            migrations: for tests: those of another version of this program.
 
         Raises:
             LedgerUnavailable: it cannot be opened, or belongs to a version that this one must not run beside.
@@ -125,7 +142,7 @@ class SqliteLedger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_LAST_RESORT_PAGES}")
-            migrate(self._db)
+            migrate(self._db, migrations)
             # From here on locks are waited for in `_step`, off the event loop.
             self._db.execute("PRAGMA busy_timeout = 0")
         except (sqlite3.Error, SchemaTooNewError) as error:
@@ -183,7 +200,8 @@ class SqliteLedger:
     async def usage(self, first: date, last: date) -> list[UsageRow]:
         rows = await self._step(
             lambda _: self._db.execute(
-                "SELECT * FROM usage WHERE day BETWEEN ? AND ? AND (calls != 0 OR cost != 0) "
+                "SELECT tenant, day, model, source, calls, cost, input, cached_input, cache_write, output, reasoning "
+                "FROM usage WHERE day BETWEEN ? AND ? AND (calls != 0 OR cost != 0) "
                 "ORDER BY tenant, day, model, source",
                 (_midnight(first), _midnight(last)),
             ).fetchall()
@@ -309,8 +327,8 @@ class SqliteLedger:
             balances = _balances(windows, self._add(attempt.tenant_id, starts, spent=0, reserved=worst_case))
             state = _STARTED if attempt.started else _OPEN
             self._db.execute(
-                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)",
-                (attempt.id, attempt.tenant_id, model, state, worst_case, estimate, *starts, expires_ms, expires_ms),
+                _RESERVATION,
+                (attempt.id, attempt.tenant_id, model, state, worst_case, estimate, 0, *starts, expires_ms, expires_ms),
             )
         return Reservation(
             id=attempt.id,
@@ -332,7 +350,8 @@ class SqliteLedger:
             committed = spent + reserved
             if amount != cap:
                 self._db.execute(
-                    "INSERT INTO windows VALUES (?, ?, ?, 0, 0, ?) ON CONFLICT DO UPDATE SET cap = excluded.cap",
+                    "INSERT INTO windows (tenant, period, start, spent, reserved, cap) VALUES (?, ?, ?, 0, 0, ?) "
+                    "ON CONFLICT DO UPDATE SET cap = excluded.cap",
                     (attempt.tenant_id, period, window.start, amount),
                 )
             if limit is None:
@@ -372,7 +391,7 @@ class SqliteLedger:
         due_ms = now_ms + int(SETTLED_RETENTION * 1000)
         if known is None:
             self._db.execute(
-                "INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                _RESERVATION,
                 (reservation.id, tenant_id, reservation.model, _SETTLED, reservation.worst_case, reservation.estimate,
                  charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
             )  # fmt: skip

@@ -2,7 +2,8 @@
 
 `meta.version` is the schema's, `meta.oldest` the oldest version whose program may still use the file. A migration that
 only adds (a column with a default, a table, an index) leaves `oldest` as it is, so that versions N and N+1 run side by
-side on one file during a rollout; one that changes meaning raises it, and then older programs refuse to start.
+side on one file during a rollout (so statements name their columns); one that changes meaning raises it, and then older
+programs refuse to start. Programs that run already do not look again: stop them before such a migration.
 """
 
 import sqlite3
