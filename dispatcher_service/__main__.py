@@ -5,9 +5,12 @@ python -m dispatcher_service check-config FILE     check a configuration file, o
 python -m dispatcher_service --help                list the settings
 """
 
+import asyncio
 import os
+import random
 import sys
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -16,8 +19,10 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
 from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import DecisionLog
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.gates import Gates
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
@@ -65,11 +70,11 @@ async def _serve(settings: Settings) -> None:
     except OSError as error:
         raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
     try:
-        upstream = OpenAIUpstream(catalogue.all_deployments(), os.environ)
-    except KeyError as error:
-        raise StartError(
-            f"environment variable {error.args[0]} is not set: a deployment's api_key_env names it"
-        ) from error
+        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+    gates = Gates(clock=time.monotonic, observe=metrics)
+    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
     def record(outcome: Outcome) -> None:
@@ -83,9 +88,12 @@ async def _serve(settings: Settings) -> None:
             catalogue=catalogue,
             scorer=scorer,
             upstream=upstream,
+            gates=gates,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
+            sleep=asyncio.sleep,
+            draw=random.random,
         ),
         auth=TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None),
         metrics=metrics,

@@ -18,41 +18,119 @@ class OnScorerFailure(enum.Enum):
     REJECT = "reject"
 
 
+class OnDisconnect(enum.Enum):
+    """What becomes of a call whose caller went away."""
+
+    CANCEL = "cancel"
+    """The upstream call is cancelled at once, and the estimate is billed."""
+    DRAIN = "drain"
+    """The upstream's answer is read on for a while, so that its reported usage is billed; then cancelled."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A model that tenants can be routed to.
 
-    `part_tokens` bounds the tokens of one part by its kind; parts of a kind that is missing are refused.
+    Attributes:
+        name: its name in tenants, decisions and metrics.
+        price: what its tokens cost.
+        part_tokens: bounds the tokens of one part by its kind; parts of a kind that is missing are refused.
+        fallbacks: models to try, in this order, when none of its deployments answers.
+        on_disconnect: what becomes of a call whose caller went away.
+        drain_timeout: for `DRAIN`: seconds that the answer is read on.
     """
 
     name: str
     price: Price
     part_tokens: Mapping[PartKind, int]
+    fallbacks: tuple[str, ...] = ()
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    drain_timeout: float = 30.0
+
+
+class Api(enum.Enum):
+    """The form of a deployment's URL and of its key."""
+
+    OPENAI = "openai"
+    """`BASE_URL/chat/completions` with `Authorization: Bearer KEY`."""
+    AZURE = "azure"
+    """`BASE_URL/openai/deployments/MODEL/chat/completions?api-version=VERSION` with `api-key: KEY`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A value that may be secret: where it is found. Exactly one field is set; only `text` stands in the TOML."""
+
+    text: str = ""
+    env: str = ""
+    """An environment variable, read at start."""
+    file: str = ""
+    """A mounted file, read again whenever it changes: rotation without a restart."""
+
+    @property
+    def place(self) -> str:
+        """Where it is found, for messages; never the value."""
+        return f"environment variable {self.env}" if self.env else f"file {self.file}" if self.file else "the file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How patient we are with upstreams, for one request.
+
+    Attributes:
+        tries: calls of one deployment, at most.
+        max_attempts: calls over all deployments, at most.
+        backoff: seconds before a deployment is tried again; doubled with each of its failures.
+        max_backoff: the longest wait for any deployment, in seconds.
+    """
+
+    tries: int = 2
+    max_attempts: int = 6
+    backoff: float = 0.1
+    max_backoff: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One OpenAI-compatible endpoint that serves a model of the catalogue.
+    """One OpenAI-compatible endpoint that serves a model of the catalogue. Durations are in seconds.
 
     Attributes:
-        name: its name in logs and errors.
+        name: its name in logs, errors and metrics.
         model: the catalogue model that it serves.
-        base_url: the API's root, such as `https://api.openai.com/v1`.
-        upstream_model: the model's name there.
-        api_key_env: environment variable that holds the key; empty for endpoints without keys.
+        base_url: the API's root, such as `https://api.openai.com/v1`; for Azure the resource's.
+        upstream_model: the model's name there; for Azure the deployment's.
+        api: the form of URL and key.
+        api_version: for Azure: the `api-version` of every call.
+        api_key: where the key is found; `None` for endpoints without keys.
+        headers: further headers of every call, in lower case.
         max_tokens_parameter: the name under which the endpoint takes the token limit.
-        timeout: seconds for the whole call.
-        connect_timeout: seconds to establish a connection.
+        weight: its share of the model's calls, beside the others' weights; 0 stands by for when those fail.
+        max_concurrency: calls at once; more are sent elsewhere. `None` for no limit.
+        connect_timeout: to establish a connection.
+        first_token_timeout: from the call to the first content of a stream.
+        idle_timeout: between two pieces of a stream.
+        timeout: the whole call.
+        breaker_failures: failures in a row after which it is left alone.
+        breaker_cooldown: how long it is left alone before one call tries it again.
     """
 
     name: str
     model: str
     base_url: str
     upstream_model: str
-    api_key_env: str
-    max_tokens_parameter: str
-    timeout: float
-    connect_timeout: float
+    api: Api = Api.OPENAI
+    api_version: str = ""
+    api_key: Value | None = None
+    headers: tuple[tuple[str, Value], ...] = ()
+    max_tokens_parameter: str = "max_completion_tokens"
+    weight: float = 1.0
+    max_concurrency: int | None = None
+    connect_timeout: float = 5.0
+    first_token_timeout: float = 60.0
+    idle_timeout: float = 30.0
+    timeout: float = 120.0
+    breaker_failures: int = 5
+    breaker_cooldown: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +171,8 @@ class TenantPolicy:
     allow_alpha_override: bool
     extra_body_keys: frozenset[str]
     scorer: str
+    fallback_to_other_tier: bool = False
+    """Whether the other tier's model may answer when the chosen one cannot. Never in a tool loop."""
     sticky: Sticky = Sticky.STRONG
     conversation_ttl: float = 86_400.0
     """Seconds after its last turn that a conversation is remembered."""
@@ -120,6 +200,7 @@ class Catalogue:
     deployments: Mapping[str, tuple[Deployment, ...]]
     """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+    retries: RetryPolicy = RetryPolicy()
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

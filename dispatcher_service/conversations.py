@@ -28,7 +28,7 @@ from dispatcher_service import stickiness
 from dispatcher_service.answer import Delta
 from dispatcher_service.catalogue import Catalogue, TenantPolicy
 from dispatcher_service.chat import Message, Request, Role
-from dispatcher_service.dispatch import Answer, Finished, Started
+from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import Document
 from dispatcher_service.outcome import Choice
@@ -67,7 +67,7 @@ class Dispatching(Protocol):
 
     async def complete(self, request: Request) -> Answer: ...
 
-    def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]: ...
+    def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]: ...
 
 
 class Conversations:
@@ -103,7 +103,7 @@ class Conversations:
         await self._remember(request, answer.choice, calls)
         return answer
 
-    async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """Has remembered when `Finished` comes. An answer that the caller breaks off is remembered after that."""
         choice, calls = None, _StreamedCalls()
         finished = False

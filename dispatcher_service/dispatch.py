@@ -5,10 +5,12 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End
-from dispatcher_service.attempts import Attempts
+from dispatcher_service.attempts import Attempts, Sleep
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
+from dispatcher_service.errors import PointsmanError
+from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
 from dispatcher_service.ports import Scorer, Upstream
 from dispatcher_service.progress import Progress
@@ -39,6 +41,18 @@ class Finished:
     bill: Bill
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """Last event of a stream whose answer broke off. The error is raised next; `bill` is `None` if nothing was used."""
+
+    choice: Choice
+    error: PointsmanError
+    bill: Bill | None
+
+
+StreamEvent = Started | Delta | Finished | Broken
+
+
 class Dispatcher:
     """Answers requests of tenants."""
 
@@ -48,14 +62,17 @@ class Dispatcher:
         catalogue: Catalogue,
         scorer: Scorer,
         upstream: Upstream,
+        gates: Gates,
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
+        sleep: Sleep,
+        draw: Callable[[], float],
     ) -> None:
-        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch."""
+        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch, `draw` uniform numbers in [0, 1)."""
         self._catalogue = catalogue
         self._chooser = Chooser(catalogue=catalogue, scorer=scorer, clock=clock)
-        self._attempts = Attempts(catalogue=catalogue, upstream=upstream)
+        self._attempts = Attempts(catalogue=catalogue, upstream=upstream, gates=gates, sleep=sleep, draw=draw)
         self._record = record
         self._clock = clock
         self._wall_clock = wall_clock
@@ -75,27 +92,38 @@ class Dispatcher:
             completion = await self._attempts.complete(choice, progress)
             finish_reasons = tuple(choice.finish_reason for choice in completion.choices)
             bill = progress.settle(finish_reasons, completion.usage)
-            return Answer(choice=choice, completion=completion, bill=bill)
+            # A fallback may have answered in place of the chosen model.
+            return Answer(choice=progress.choice, completion=completion, bill=bill)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Started | Delta | Finished, None]:
-        """The answer as it is written: `Started`, deltas, `Finished`.
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
 
-        When the consumer goes away or the upstream breaks off, the upstream call is closed, and what it delivered is
-        billed at the documented estimate.
+        `Started` comes with the first piece of the answer, since until then another model may take over. When the
+        consumer goes away or the upstream breaks off, the upstream call is closed, and what it delivered is billed at
+        the documented estimate.
 
         Raises:
             PointsmanError: see errors.py.
         """
         with self._progress(request, "StreamComplete") as progress:
             choice = progress.choice = await self._chooser.choose(request, progress)
-            yield Started(choice)
-            async with contextlib.aclosing(self._attempts.stream(choice, progress)) as events:
-                async for event in events:
-                    if isinstance(event, Delta):
-                        yield event
-                    else:
-                        bill = progress.settle(event.finish_reasons, event.usage)
-                        yield Finished(choice=choice, end=event, bill=bill)
+            events = self._attempts.stream(choice, progress)
+            started = False
+            async with contextlib.aclosing(events):
+                try:
+                    async for event in events:
+                        if not started:
+                            started = True
+                            yield Started(progress.choice)
+                        if isinstance(event, Delta):
+                            yield event
+                        else:
+                            bill = progress.settle(event.finish_reasons, event.usage)
+                            yield Finished(choice=progress.choice, end=event, bill=bill)
+                except PointsmanError as error:
+                    if started:
+                        yield Broken(choice=progress.choice, error=error, bill=progress.break_off(error))
+                    raise
 
     def _progress(self, request: Request, method: str) -> Progress:
         return Progress(

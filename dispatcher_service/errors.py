@@ -10,6 +10,7 @@
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
     └── UpstreamError             UNAVAILABLE        a model could not be reached
         ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
+        │   └── UpstreamSkipped   UNAVAILABLE        not called: left alone after failures, or it has no room
         ├── UpstreamRateLimited   UNAVAILABLE        429; carries when to come back
         ├── UpstreamTimeout       DEADLINE_EXCEEDED  no answer in time
         └── UpstreamRejected      INVALID_ARGUMENT   4xx that is the caller's fault; carries the upstream's words
@@ -27,6 +28,8 @@ class PointsmanError(Exception):
     reason: ClassVar[str] = "INTERNAL"
     retry_after: float | None = None
     """Seconds after which a retry can help, `None` if it cannot."""
+    cost: int = 0
+    """What the request had cost when it ended in this error, in nano-USD."""
 
 
 class InvalidRequest(PointsmanError):
@@ -111,12 +114,22 @@ class ScorerUnavailable(PointsmanError):
 class UpstreamError(PointsmanError):
     """A model's deployment failed.
 
-    `deployment` is its name in the configuration. `may_be_billed` is true if it may have done work that it bills, so
-    that the call is accounted for at the documented estimate and not at zero.
+    Attributes:
+        deployment: its name in the configuration.
+        may_be_billed: it may have done work that it bills, so that the call is accounted for at the documented estimate
+            and not at zero.
+        called: false if it was not even called.
+        retryable: another call of the same deployment may succeed.
+        out_of_time: the caller's own deadline has passed: nothing can help.
+        asked_to_wait: seconds for which the upstream wants to be left alone; 0 if it did not say.
     """
 
     status = "UNAVAILABLE"
     reason = "UPSTREAM_ERROR"
+    called: ClassVar[bool] = True
+    retryable: bool = True
+    out_of_time: bool = False
+    asked_to_wait: float = 0.0
 
     def __init__(self, deployment: str, what: str, *, may_be_billed: bool) -> None:
         super().__init__(f"deployment {deployment}: {what}")
@@ -125,10 +138,29 @@ class UpstreamError(PointsmanError):
 
 
 class UpstreamUnavailable(UpstreamError):
-    """It refused the connection or our key, failed, broke off, or answered what is no chat completion."""
+    """It refused the connection or our key, failed, broke off, or answered what is no chat completion.
+
+    `retryable` is false where the same call would fail alike, as with a key that it does not take.
+    """
 
     reason = "UPSTREAM_UNAVAILABLE"
-    retry_after = 1.0
+
+    def __init__(
+        self, deployment: str, what: str, *, may_be_billed: bool, retryable: bool = True, asked_to_wait: float = 0.0
+    ) -> None:
+        super().__init__(deployment, what, may_be_billed=may_be_billed)
+        self.retryable = retryable
+        self.asked_to_wait = asked_to_wait
+        self.retry_after = max(asked_to_wait, 1.0)
+
+
+class UpstreamSkipped(UpstreamUnavailable):
+    """It was not called: it failed so often that it is left alone, or it has all the calls that it may have."""
+
+    called = False
+
+    def __init__(self, deployment: str, what: str, *, asked_to_wait: float) -> None:
+        super().__init__(deployment, what, may_be_billed=False, asked_to_wait=asked_to_wait)
 
 
 class UpstreamRateLimited(UpstreamError):
@@ -138,14 +170,19 @@ class UpstreamRateLimited(UpstreamError):
 
     def __init__(self, deployment: str, retry_after: float | None) -> None:
         super().__init__(deployment, "rate limited by the upstream", may_be_billed=False)
+        self.asked_to_wait = retry_after or 0.0
         self.retry_after = 1.0 if retry_after is None else retry_after
 
 
 class UpstreamTimeout(UpstreamError):
-    """No answer within the deployment's timeout or the caller's deadline, whichever was sooner."""
+    """No answer within one of the deployment's timeouts or the caller's deadline, whichever was sooner."""
 
     status = "DEADLINE_EXCEEDED"
     reason = "UPSTREAM_TIMEOUT"
+
+    def __init__(self, deployment: str, what: str, *, may_be_billed: bool, out_of_time: bool = False) -> None:
+        super().__init__(deployment, what, may_be_billed=may_be_billed)
+        self.out_of_time = out_of_time
 
 
 class UpstreamRejected(UpstreamError):
@@ -153,6 +190,7 @@ class UpstreamRejected(UpstreamError):
 
     status = "INVALID_ARGUMENT"
     reason = "UPSTREAM_REJECTED"
+    retryable = False
 
     def __init__(self, deployment: str, what: str) -> None:
         super().__init__(deployment, what, may_be_billed=False)

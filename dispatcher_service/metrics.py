@@ -5,13 +5,18 @@ and statuses never stand in one metric with a tenant; no histogram has a tenant.
 for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service.breaker import BreakerState
+from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Bill, Choice, Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
+
+_BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
 
 MAX_TENANT_LABELS = 200
 OTHER = "other"
@@ -56,6 +61,9 @@ class Metrics:
         self._pair_mismatch = gauge(
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
+        self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
+        self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
+        self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
         self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
@@ -81,6 +89,24 @@ class Metrics:
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""
         self._scorer.labels(result).observe(seconds)
+
+    def attempt_began(self, deployment: str) -> None:
+        """See `gates.Observe`."""
+        self._upstream_in_flight.labels(deployment).inc()
+
+    def attempt_ended(self, deployment: str, result: AttemptResult) -> None:
+        """See `gates.Observe`."""
+        self._upstream_in_flight.labels(deployment).dec()
+        self._attempts.labels(deployment, result.value).inc()
+
+    def attempt_skipped(self, deployment: str) -> None:
+        """See `gates.Observe`."""
+        self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
+
+    def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
+        """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
+        for deployment, state in states.items():
+            self._breaker.labels(deployment).set_function(partial(_as_number, state))
 
     @contextmanager
     def in_flight(self, method: str) -> Iterator[None]:
@@ -120,3 +146,7 @@ class Metrics:
             self._tokens.labels(model, token_class).inc(count)
         if bill.usage.source is UsageSource.ESTIMATED:
             self._usage_missing.labels(model).inc()
+
+
+def _as_number(state: Callable[[], BreakerState]) -> float:
+    return _BREAKER_STATES[state()]

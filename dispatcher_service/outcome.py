@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.pricing import NanoUsd, Usage
-from dispatcher_service.routing import AlphaSource, Decision, ModelPair
+from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +29,28 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part."""
+    """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part.
+
+    `fallback` names the model that answers in place of the tier's own; empty if that one does.
+    """
 
     decision: Decision
     pair: ModelPair
     alpha_source: AlphaSource | None
     prediction: Prediction | None
+    fallback: str = ""
 
     @property
     def model(self) -> str:
         """The chosen model's name in the catalogue."""
-        return self.pair.of(self.decision.tier)
+        return self.fallback or self.pair.of(self.decision.tier)
+
+    def answered_by(self, tier: Tier, model: str) -> "Choice":
+        """This choice if it is the model's own, else the same with the model that stands in for it."""
+        if model == self.model:
+            return self
+        decision = replace(self.decision, tier=tier, reason=Reason.FALLBACK)
+        return replace(self, decision=decision, fallback="" if model == self.pair.of(tier) else model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

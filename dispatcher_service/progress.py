@@ -10,7 +10,7 @@ from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Deployment, Model
 from dispatcher_service.chat import Request
-from dispatcher_service.errors import UpstreamError
+from dispatcher_service.errors import PointsmanError, UpstreamError
 from dispatcher_service.outcome import Bill, Choice, Outcome, Record
 from dispatcher_service.pricing import Usage
 
@@ -44,6 +44,7 @@ class Progress:
         self._answer_bytes = 0
         self._finish_reasons: tuple[FinishReason, ...] = ()
         self._bill: Bill | None = None
+        self._error: PointsmanError | None = None
 
     def elapsed(self) -> float:
         """Seconds since the request arrived."""
@@ -73,15 +74,26 @@ class Progress:
         self._bill = self._make_bill(usage)
         return self._bill
 
+    def break_off(self, error: PointsmanError) -> Bill | None:
+        """The answer ends with this error after a piece of it: what it has cost, `None` if certainly nothing."""
+        self._error = error
+        if self._called_at is not None and _may_be_billed(error):
+            self._bill = self._make_bill(None)
+        return self._bill
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if isinstance(error, GeneratorExit):
+        if self._error is not None:
+            error = self._error
+        elif isinstance(error, GeneratorExit):
             # The consumer of a stream went away between two events.
             error = asyncio.CancelledError() if self._bill is None else None
         if self._bill is None and self._called_at is not None and _may_be_billed(error):
             self._bill = self._make_bill(None)
+        if self._bill is not None and isinstance(error, PointsmanError):
+            error.cost = self._bill.cost
         self._record(
             Outcome(
                 request=self.request,

@@ -27,6 +27,7 @@ class Reason(enum.Enum):
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
     SCORER_UNAVAILABLE = "scorer_unavailable"
+    FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
 

@@ -6,33 +6,28 @@
 import difflib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from dispatcher_service.catalogue import OnScorerFailure
+from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
 from dispatcher_service.stickiness import Sticky
+from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section, ValueSection
 
-_Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
-_Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ScorerSection(_Section):
+class ScorerSection(Section):
     """`[scorer]`."""
 
     address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: _Seconds = 0.25
+    timeout: Seconds = 0.25
 
 
-class PriceSection(_Section):
+class PriceSection(Section):
     """`price` of a model, in USD per million tokens."""
 
     input: _Usd
@@ -42,7 +37,7 @@ class PriceSection(_Section):
     reasoning: _Usd | None = None
 
 
-class PartTokensSection(_Section):
+class PartTokensSection(Section):
     """`part_tokens` of a model."""
 
     image: _Tokens | None = None
@@ -50,28 +45,18 @@ class PartTokensSection(_Section):
     file: _Tokens | None = None
 
 
-class ModelSection(_Section):
+class ModelSection(Section):
     """One of `[[models]]`."""
 
-    name: _Name
+    name: Name
     price: PriceSection
     part_tokens: PartTokensSection = PartTokensSection()
+    fallbacks: tuple[Name, ...] = ()
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    drain_timeout: Seconds = 30.0
 
 
-class DeploymentSection(_Section):
-    """One of `[[deployments]]`."""
-
-    name: _Name
-    model: _Name
-    base_url: Annotated[str, Field(pattern=r"^https?://\S+$")]
-    upstream_model: Annotated[str, Field(min_length=1)] | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    max_tokens_parameter: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    timeout: _Seconds = 120.0
-    connect_timeout: _Seconds = 5.0
-
-
-class ShadowSection(_Section):
+class ShadowSection(Section):
     """`shadow` of a tenant."""
 
     strong_call_share: _Fraction | None = None
@@ -79,17 +64,18 @@ class ShadowSection(_Section):
     scorer: str = ""
 
 
-class TenantSection(_Section):
+class TenantSection(Section):
     """One of `[tenants]`."""
 
-    strong_model: _Name
-    weak_model: _Name
+    strong_model: Name
+    weak_model: Name
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK
     allow_alpha_override: bool = False
-    extra_body_keys: list[Annotated[str, Field(min_length=1)]] = []
+    extra_body_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scorer: str = ""
+    fallback_to_other_tier: bool = False
     sticky: Sticky = Sticky.STRONG
     conversation_ttl: _Lifetime = 86_400.0
     log_text: bool = False
@@ -97,13 +83,14 @@ class TenantSection(_Section):
     shadow: ShadowSection | None = None
 
 
-class FileSection(_Section):
+class FileSection(Section):
     """The whole file."""
 
     scorer: ScorerSection = ScorerSection()
+    retries: RetriesSection = RetriesSection()
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
-    tenants: Annotated[dict[_Name, TenantSection], Field(min_length=1)]
+    tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
 
 
 def describe(problem: Mapping[str, Any]) -> str:
@@ -117,6 +104,9 @@ def describe(problem: Mapping[str, Any]) -> str:
         return f"{key}: unknown key: {mend}"
     if problem["type"] == "missing":
         return f"{key}: missing: add it"
+    if problem["type"] == "value_error":
+        # Our own checks name the mend themselves, and what they look at may be secret.
+        return f"{key}: {problem['ctx']['error']}"
     return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
 
 
@@ -125,7 +115,8 @@ def _keys_beside(loc: list[str]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "scorer": ScorerSection,
         "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
-        "deployments": DeploymentSection,
+        "deployments": DeploymentSection if len(loc) <= 3 else ValueSection,
+        "retries": RetriesSection,
         "tenants": ShadowSection if "shadow" in loc else TenantSection,
     }
     section = FileSection if len(loc) == 1 else sections[loc[0]]

@@ -9,7 +9,7 @@ from dispatcher_service import rendering, translation
 from dispatcher_service.answer import Delta
 from dispatcher_service.auth import TrustedMetadata
 from dispatcher_service.chat import Request
-from dispatcher_service.dispatch import Dispatcher, Started
+from dispatcher_service.dispatch import Broken, Dispatcher, Started
 from dispatcher_service.errors import InvalidRequest, PointsmanError
 from dispatcher_service.metrics import Metrics
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
@@ -71,6 +71,14 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                             request_id=request.request_id, decision=rendering.decision(event.choice, None)
                         )
                     )
+                elif isinstance(event, Broken):
+                    response = dispatcher_pb2.StreamCompleteResponse(
+                        failed=dispatcher_pb2.StreamFailed(
+                            reason=event.error.reason,
+                            usage=None if event.bill is None else rendering.usage(event.bill.usage),
+                            decision=rendering.decision(event.choice, event.bill),
+                        )
+                    )
                 else:
                     response = dispatcher_pb2.StreamCompleteResponse(
                         finished=dispatcher_pb2.StreamFinished(
@@ -105,4 +113,6 @@ def _to_status(error: Exception) -> RichStatus | None:
         reason=error.reason,
         violations=violations,
         retry_after=error.retry_after,
+        # A request that ends in an error has still cost what it has cost.
+        metadata={"cost_nano_usd": str(error.cost)} if error.cost else {},
     )

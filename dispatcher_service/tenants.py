@@ -12,7 +12,6 @@ import pydantic
 
 from dispatcher_service.catalogue import (
     Catalogue,
-    Deployment,
     FixedAlpha,
     Model,
     ScorerTarget,
@@ -24,14 +23,15 @@ from dispatcher_service.chat import OWNED_KEYS, PartKind
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.sections import (
-    DeploymentSection,
     FileSection,
+    ModelSection,
     PartTokensSection,
     PriceSection,
     ShadowSection,
     TenantSection,
     describe,
 )
+from dispatcher_service.upstream_sections import freeze_deployments, freeze_retries
 
 
 class ConfigError(Exception):
@@ -73,14 +73,13 @@ def _inconsistencies(file: FileSection) -> list[str]:
     problems += [
         f"deployments: {name!r} stands twice: remove one" for name in _repeated([d.name for d in file.deployments])
     ]
-    problems += [
-        f"deployments: model {name!r} has several: keep one"
-        for name in _repeated([deployment.model for deployment in file.deployments])
-    ]
     for deployment in file.deployments:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     served = {deployment.model for deployment in file.deployments}
+    for section in file.models:
+        for name in section.fallbacks:
+            problems += _fallback_problems(section.name, name, models, served)
     for tenant_id, tenant in file.tenants.items():
         for key, model in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
             if model not in models:
@@ -103,11 +102,9 @@ def _inconsistencies(file: FileSection) -> list[str]:
 def _freeze(file: FileSection) -> Catalogue:
     return Catalogue(
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
-        models={
-            model.name: Model(name=model.name, price=_price(model.price), part_tokens=_part_tokens(model.part_tokens))
-            for model in file.models
-        },
-        deployments=_by_model(file.deployments),
+        retries=freeze_retries(file.retries),
+        models={model.name: _model(model) for model in file.models},
+        deployments=freeze_deployments(file.deployments),
         tenants={
             tenant_id: TenantPolicy(
                 tenant_id=tenant_id,
@@ -117,6 +114,7 @@ def _freeze(file: FileSection) -> Catalogue:
                 allow_alpha_override=tenant.allow_alpha_override,
                 extra_body_keys=frozenset(tenant.extra_body_keys),
                 scorer=tenant.scorer,
+                fallback_to_other_tier=tenant.fallback_to_other_tier,
                 sticky=tenant.sticky,
                 conversation_ttl=tenant.conversation_ttl,
                 log_text=tenant.log_text,
@@ -128,21 +126,25 @@ def _freeze(file: FileSection) -> Catalogue:
     )
 
 
-def _by_model(sections: list[DeploymentSection]) -> dict[str, tuple[Deployment, ...]]:
-    by_model: dict[str, tuple[Deployment, ...]] = {}
-    for section in sections:
-        deployment = Deployment(
-            name=section.name,
-            model=section.model,
-            base_url=section.base_url,
-            upstream_model=section.upstream_model or section.model,
-            api_key_env=section.api_key_env or "",
-            max_tokens_parameter=section.max_tokens_parameter,
-            timeout=section.timeout,
-            connect_timeout=section.connect_timeout,
-        )
-        by_model[section.model] = (*by_model.get(section.model, ()), deployment)
-    return by_model
+def _fallback_problems(model: str, fallback: str, models: list[str], served: set[str]) -> list[str]:
+    if fallback not in models:
+        return [f"models.{model}.fallbacks: {_unknown('model', fallback, models)}"]
+    if fallback == model:
+        return [f"models.{model}.fallbacks: {fallback!r} is the model itself: remove it"]
+    if fallback not in served:
+        return [f"models.{model}.fallbacks: no deployment serves {fallback!r}: add one"]
+    return []
+
+
+def _model(section: ModelSection) -> Model:
+    return Model(
+        name=section.name,
+        price=_price(section.price),
+        part_tokens=_part_tokens(section.part_tokens),
+        fallbacks=section.fallbacks,
+        on_disconnect=section.on_disconnect,
+        drain_timeout=section.drain_timeout,
+    )
 
 
 def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare:

@@ -1,18 +1,29 @@
 """Stand-ins behind our own Protocols, for tests of the use case alone."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher_service.answer import Choice, Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.errors import UpstreamError
+from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import ModelPair
 
 QUANTILES = tuple(index / 200 for index in range(201))
 USAGE = Usage(input_tokens=1000, output_tokens=100, source=UsageSource.REPORTED)
+
+
+class Unobserved:
+    """Gates whose metrics nobody reads."""
+
+    def attempt_began(self, deployment: str) -> None: ...
+
+    def attempt_ended(self, deployment: str, result: AttemptResult) -> None: ...
+
+    def attempt_skipped(self, deployment: str) -> None: ...
 
 
 @dataclass
@@ -38,25 +49,30 @@ class FakeScorer:
 
 @dataclass
 class FakeUpstream:
-    """Answers `parts` with `usage`; raises `error` after the first `error_after` parts."""
+    """Answers `parts` with `usage`; raises `error` after the first `error_after` parts.
+
+    `failing` holds errors by the name of the deployment; the others answer.
+    """
 
     parts: Sequence[str] = ("Hello", " world")
     usage: Usage | None = USAGE
     error: UpstreamError | None = None
     error_after: int = 0
+    failing: Mapping[str, UpstreamError] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
+    deployments: list[str] = field(default_factory=list)
     closed: int = 0
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        self.models.append(deployment.model)
+        self._called(deployment)
         if self.error is not None:
             raise self.error
         choice = Choice(index=0, content="".join(self.parts), finish_reason=FinishReason.STOP)
         return Completion(choices=(choice,), usage=self.usage)
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
-        self.models.append(deployment.model)
         try:
+            self._called(deployment)
             for index, part in enumerate(self.parts):
                 if self.error is not None and index == self.error_after:
                     raise self.error
@@ -64,3 +80,9 @@ class FakeUpstream:
             yield End(finish_reasons=(FinishReason.STOP,), usage=self.usage)
         finally:
             self.closed += 1
+
+    def _called(self, deployment: Deployment) -> None:
+        self.models.append(deployment.model)
+        self.deployments.append(deployment.name)
+        if deployment.name in self.failing:
+            raise self.failing[deployment.name]

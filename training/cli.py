@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from training import evaluate_cli
 from training.kinds import KINDS
 
 DATA_VARIABLE = "POINTSMAN_DATA"
@@ -41,6 +42,8 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument("--strong-usd", type=Decimal, default=Decimal(10), help="per million tokens (default: 10)")
     parser.add_argument("--weak-usd", type=Decimal, default=Decimal("0.6"), help="per million tokens (default: 0.6)")
     parser.set_defaults(run=dial)
+
+    evaluate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
 
 
 def train(arguments: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from dispatcher_service.answer import Delta, End, FinishReason, Origin
-from dispatcher_service.catalogue import Deployment
+from dispatcher_service.catalogue import Deployment, Value
 from dispatcher_service.chat import Chat, Message, Role, Text
+from dispatcher_service.credentials import Credentials
 from dispatcher_service.errors import (
     UpstreamError,
     UpstreamRateLimited,
@@ -36,7 +37,7 @@ async def server() -> AsyncIterator[OpenAIServer]:
 @pytest.fixture
 async def upstream(server: OpenAIServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OpenAIUpstream]:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-company")
-    upstream = OpenAIUpstream([deployment(server)], {"SOME_KEY": "sk-test"})
+    upstream = OpenAIUpstream(Credentials([], {"SOME_KEY": "sk-test"}))
     yield upstream
     await upstream.close()
 
@@ -47,7 +48,7 @@ def deployment(server: OpenAIServer, base_url: str = "") -> Deployment:
         model="m",
         base_url=base_url or server.base_url,
         upstream_model="m-2026",
-        api_key_env="SOME_KEY",
+        api_key=Value(env="SOME_KEY"),
         max_tokens_parameter="max_tokens",
         timeout=60,
         connect_timeout=1,
@@ -177,7 +178,7 @@ async def test_a_stream_that_drips_ends_at_the_deadline(server: OpenAIServer, up
 
 async def test_a_refused_connection_certainly_costs_nothing(server: OpenAIServer) -> None:
     target = deployment(server, base_url="http://127.0.0.1:1/v1")
-    upstream = OpenAIUpstream([target], {"SOME_KEY": "sk-test"})
+    upstream = OpenAIUpstream(Credentials([], {"SOME_KEY": "sk-test"}))
     with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
         await upstream.complete(target, chat("hello"), timeout=5)
     assert not caught.value.may_be_billed

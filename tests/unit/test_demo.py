@@ -10,7 +10,7 @@ from rich.console import Console
 from apps.demo.catalogue import SHARES, Models, local_models, openai_models, toml
 from apps.demo.prompts import PROMPTS
 from apps.demo.report import Routed, shares, summary, table, usd
-from dispatcher_service.catalogue import StrongCallShare
+from dispatcher_service.catalogue import StrongCallShare, Value
 from dispatcher_service.tenants import load_catalogue
 from pointsman.client import AlphaSource, CostSource, Decision, Reason, Tier
 
@@ -136,11 +136,11 @@ def test_the_key_goes_to_openai_and_never_to_the_local_model(tmp_path: Path) -> 
     path = tmp_path / "dispatcher.toml"
     path.write_text(toml(openai_models(), scorer="127.0.0.1:1"), encoding="utf-8")
     for deployment in load_catalogue(path).all_deployments():
-        assert (deployment.base_url, deployment.api_key_env) == ("https://api.openai.com/v1", "OPENAI_API_KEY")
+        assert (deployment.base_url, deployment.api_key) == ("https://api.openai.com/v1", Value(env="OPENAI_API_KEY"))
         assert deployment.max_tokens_parameter == "max_completion_tokens"
     path.write_text(toml(local_models("127.0.0.1:8080"), scorer="127.0.0.1:1"), encoding="utf-8")
     for deployment in load_catalogue(path).all_deployments():
-        assert (deployment.base_url, deployment.api_key_env) == ("http://127.0.0.1:8080/v1", "")
+        assert (deployment.base_url, deployment.api_key) == ("http://127.0.0.1:8080/v1", None)
 
 
 def test_prompts_are_many_and_each_is_another() -> None:

@@ -16,7 +16,7 @@ from dispatcher_service.catalogue import (
     TenantPolicy,
 )
 from dispatcher_service.chat import Chat, Image, Message, PartKind, Request, Role, Text
-from dispatcher_service.dispatch import Dispatcher, Finished, Started
+from dispatcher_service.dispatch import Broken, Dispatcher, Finished, Started
 from dispatcher_service.errors import (
     Forbidden,
     InvalidRequest,
@@ -26,10 +26,11 @@ from dispatcher_service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
+from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
-from tests.fakes import FakeScorer, FakeUpstream
+from tests.fakes import FakeScorer, FakeUpstream, Unobserved
 
 STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)
 WEAK_PRICE = Price(input=1_000_000, cached_input=0, cache_write=0, output=2_000_000, reasoning=0)
@@ -71,7 +72,6 @@ class Bench:
                     model=model,
                     base_url="http://unused",
                     upstream_model=model,
-                    api_key_env="",
                     max_tokens_parameter="max_tokens",
                     timeout=60,
                     connect_timeout=1,
@@ -97,9 +97,15 @@ class Bench:
             scorer=self.scorer,
             upstream=self.upstream,
             record=self.outcomes.append,
+            gates=Gates(clock=lambda: self.now, observe=Unobserved()),
             clock=lambda: self.now,
             wall_clock=lambda: 1e9,
+            sleep=self._sleep,
+            draw=lambda: 0.5,
         )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def request(**changes: object) -> Request:
@@ -214,19 +220,26 @@ async def test_a_caller_who_goes_away_is_billed_for_what_came_and_the_upstream_i
 async def test_a_caller_who_goes_away_before_the_call_is_billed_nothing() -> None:
     bench = Bench(FakeScorer(0.9))
     events = bench.dispatcher.stream(request())
-    await anext(events)
     await events.aclose()
-    assert bench.upstream.models == []
-    assert bench.outcomes[0].bill is None
+    assert (bench.upstream.models, bench.outcomes) == ([], [])
 
 
 async def test_a_stream_that_breaks_is_billed_for_what_came() -> None:
     broken = UpstreamUnavailable("big-1", "the stream ended early", may_be_billed=True)
     bench = Bench(FakeScorer(0.9), FakeUpstream(error=broken, error_after=1))
-    with pytest.raises(UpstreamUnavailable):
-        _ = [event async for event in bench.dispatcher.stream(request())]
+    events: list[object] = []
+
+    async def read() -> None:
+        async for event in bench.dispatcher.stream(request()):
+            events.append(event)  # noqa: PERF401 - what came before the error counts
+
+    with pytest.raises(UpstreamUnavailable) as caught:
+        await read()
     outcome = bench.outcomes[0]
+    assert outcome.choice is not None
     assert outcome.bill is not None
+    assert events[1:] == [Delta(content="Hello"), Broken(choice=outcome.choice, error=broken, bill=outcome.bill)]
+    assert (outcome.error, caught.value.cost) == (broken, outcome.bill.cost)
     assert outcome.bill.usage.source is UsageSource.ESTIMATED
     assert outcome.bill.cost == 4 * 10 + 2 * 20
 

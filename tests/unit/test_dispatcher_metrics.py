@@ -3,7 +3,9 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service.breaker import BreakerState
 from dispatcher_service.errors import Unauthenticated
+from dispatcher_service.failover import AttemptResult
 from dispatcher_service.metrics import MAX_TENANT_LABELS, Metrics
 from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, request
@@ -19,6 +21,9 @@ LABELS = {
     "usage_missing_total": {"model"},
     "alpha": {"tenant"},
     "pair_mismatch": {"tenant"},
+    "attempts_total": {"deployment", "result"},
+    "upstream_in_flight": {"deployment"},
+    "breaker_state": {"deployment"},
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
     "scorer_seconds_count": {"result"},
@@ -46,6 +51,9 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics.scorer_called("OK", 0.01)
     with metrics.in_flight("Complete"):
         pass
+    metrics.attempt_began("d")
+    metrics.attempt_ended("d", AttemptResult.OK)
+    metrics.watch_breakers({"d": lambda: BreakerState.OPEN})
     bench = Bench(upstream=FakeUpstream(usage=None))
     _ = [event async for event in bench.dispatcher.stream(request())]
     metrics.observe(bench.outcomes[0])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dispatcher_service
-from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, StrongCallShare
+from dispatcher_service.catalogue import Api, FixedAlpha, OnDisconnect, OnScorerFailure, StrongCallShare, Value
 from dispatcher_service.tenants import ConfigError, load_catalogue
 
 GOOD = """
@@ -89,6 +89,43 @@ def test_prices_are_exact_and_missing_classes_cost_what_their_kind_costs(file: P
     )
 
 
+def test_a_model_may_have_several_deployments_with_keys_headers_and_limits_of_their_own(file: Path) -> None:
+    azure = """
+[retries]
+tries = 3
+
+[[deployments]]
+name = "big-azure"
+model = "big"
+base_url = "https://example.openai.azure.com"
+api = "azure"
+api_version = "2026-02-01"
+api_key_file = "/run/secrets/azure"
+headers = { X-Team = "search", X-Token = { env = "TEAM_TOKEN" } }
+weight = 0
+max_concurrency = 8
+first_token_timeout = 20
+"""
+    small = 'name = "small"\nfallbacks = ["big"]\non_disconnect = "drain"\ndrain_timeout = 9'
+    file.write_text(
+        GOOD.replace('name = "small"', small).replace("alpha = 0.6", "alpha = 0.6\nfallback_to_other_tier = true")
+        + azure
+    )
+    catalogue = load_catalogue(file)
+    eu, other = catalogue.deployments["big"]
+    assert (eu.api_key, eu.weight, eu.max_concurrency) == (Value(env="EXAMPLE_KEY"), 1.0, None)
+    assert (other.api, other.api_version, other.api_key) == (Api.AZURE, "2026-02-01", Value(file="/run/secrets/azure"))
+    assert other.headers == (("x-team", Value(text="search")), ("x-token", Value(env="TEAM_TOKEN")))
+    assert (other.weight, other.max_concurrency, other.first_token_timeout) == (0, 8, 20.0)
+    assert catalogue.models["small"].fallbacks == ("big",)
+    assert (catalogue.models["small"].on_disconnect, catalogue.models["small"].drain_timeout) == (
+        OnDisconnect.DRAIN,
+        9.0,
+    )
+    assert catalogue.retries.tries == 3
+    assert [policy.fallback_to_other_tier for policy in catalogue.tenants.values()] == [False, True]
+
+
 def test_the_shipped_file_is_good() -> None:
     shipped = Path(dispatcher_service.__file__).with_name("default.toml")
     assert list(load_catalogue(shipped).tenants) == ["default"]
@@ -111,13 +148,35 @@ def test_the_shipped_file_is_good() -> None:
         ("input = 0.15", "input = -1", "models.1.price.input: "),
         ("input = 0.15", "input = 0.00000000001", "models.1.price.input: "),
         ('name = "small-local"', 'name = "big-eu"', "deployments: 'big-eu' stands twice: remove one"),
-        ("http://127.0.0.1:8080/v1", "127.0.0.1:8080", "deployments.1.base_url: "),
+        ("http://127.0.0.1:8080/v1", "127.0.0.1:8080", "deployments.1.base_url: write an http(s) URL"),
+        ("http://127.0.0.1:8080/v1", "http://me:canary@127.0.0.1/v1", "deployments.1.base_url: write an http(s) URL"),
+        (
+            '"EXAMPLE_KEY"',
+            '"EXAMPLE_KEY"\napi_key_file = "/k"',
+            "deployments.0: set one of api_key_env and api_key_file",
+        ),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\napi = "azure"', 'api = "azure" and api_version go together'),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nheaders = { X-Token = "canary" }', "'X-Token' sounds secret: write"),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nheaders = { api-key = "canary" }', "use api_key_env or api_key_file"),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nheaders = { x = {} }', "set exactly one of env and file"),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nidle_timout = 3', "did you mean 'idle_timeout'?"),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nweight = -1', "deployments.0.weight: "),
+        ('"EXAMPLE_KEY"', '"EXAMPLE_KEY"\nmax_concurrency = 0', "deployments.0.max_concurrency: "),
+        (
+            "[tenants.research]",
+            "[retries]\ntrys = 3\n\n[tenants.research]",
+            "retries.trys: unknown key: did you mean 'tries'?",
+        ),
+        ('name = "big"\n', 'name = "big"\nfallbacks = ["smal"]\n', "models.big.fallbacks: no such model 'smal'"),
+        ('name = "big"\n', 'name = "big"\nfallbacks = ["big"]\n', "models.big.fallbacks: 'big' is the model itself"),
+        ('name = "big"\n', 'name = "big"\non_disconnect = "drop"\n', "models.0.on_disconnect: "),
     ],
 )
 def test_a_mistake_is_named_with_its_key_and_mend(file: Path, old: str, new: str, problem: str) -> None:
     assert old in GOOD
     found = problems(file, GOOD.replace(old, new))
     assert any(problem in line for line in found), found
+    assert "canary" not in " ".join(found), "a value that may be secret is not repeated"
 
 
 def test_all_mistakes_are_named_at_once(file: Path) -> None:

@@ -59,6 +59,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """`win_probability < alpha`, so weak."""
     REASON_SCORER_UNAVAILABLE: _Reason.ValueType  # 3
     """No win probability in time; the tenant's `on_scorer_failure` chose."""
+    REASON_FALLBACK: _Reason.ValueType  # 6
+    """No deployment of the chosen model answered; `model` stands in for it, by
+    that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
+    """
     REASON_STICKY_CONVERSATION: _Reason.ValueType  # 7
     """The conversation keeps its model by the tenant's `sticky`."""
     REASON_TOOL_LOOP: _Reason.ValueType  # 8
@@ -75,6 +79,10 @@ REASON_BELOW_ALPHA: Reason.ValueType  # 2
 """`win_probability < alpha`, so weak."""
 REASON_SCORER_UNAVAILABLE: Reason.ValueType  # 3
 """No win probability in time; the tenant's `on_scorer_failure` chose."""
+REASON_FALLBACK: Reason.ValueType  # 6
+"""No deployment of the chosen model answered; `model` stands in for it, by
+that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
+"""
 REASON_STICKY_CONVERSATION: Reason.ValueType  # 7
 """The conversation keeps its model by the tenant's `sticky`."""
 REASON_TOOL_LOOP: Reason.ValueType  # 8

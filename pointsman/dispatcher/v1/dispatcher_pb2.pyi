@@ -216,9 +216,12 @@ class StreamCompleteResponse(_message.Message):
     STARTED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
-        """First: the decision, before the model has said anything."""
+        """First: the decision, as soon as a model begins to answer. Until then
+        another deployment or model may take over.
+        """
 
     @_builtins.property
     def delta(self) -> Global___StreamDelta:
@@ -228,18 +231,25 @@ class StreamCompleteResponse(_message.Message):
     def finished(self) -> Global___StreamFinished:
         """Last: how it ended and what it cost."""
 
+    @_builtins.property
+    def failed(self) -> Global___StreamFailed:
+        """Last, in place of `finished`, if the answer broke off: what was used until
+        then. The gRPC error that says why follows.
+        """
+
     def __init__(
         self,
         *,
         started: Global___StreamStarted | None = ...,
         delta: Global___StreamDelta | None = ...,
         finished: Global___StreamFinished | None = ...,
+        failed: Global___StreamFailed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "failed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -390,6 +400,44 @@ class StreamFinished(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamFinished: _TypeAlias = StreamFinished  # noqa: Y015
+
+@_typing.final
+class StreamFailed(_message.Message):
+    """StreamFailed closes a stream that broke off. No other model takes over: its
+    answer would not continue what was already sent.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The ErrorInfo reason of the gRPC error that follows."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """Tokens used until then: the upstream's count if it came, else an estimate.
+        Unset if nothing was used.
+        """
+
+    @_builtins.property
+    def decision(self) -> _decision_pb2.Decision:
+        """The decision again, now with its costs."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        decision: _decision_pb2.Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamFailed: _TypeAlias = StreamFailed  # noqa: Y015
 
 @_typing.final
 class RouteRequest(_message.Message):

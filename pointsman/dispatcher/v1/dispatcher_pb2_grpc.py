@@ -80,7 +80,7 @@ class DispatcherServiceServicer:
     def StreamComplete(self, request, context):
         """StreamComplete answers as it is written: one `started`, then any number of
         `delta`, then one `finished`. A stream that fails ends with a gRPC error
-        instead of `finished`.
+        instead; if it fails after `started`, `failed` stands before the error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

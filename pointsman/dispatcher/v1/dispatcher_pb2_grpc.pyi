@@ -48,7 +48,7 @@ class DispatcherServiceStub:
     StreamComplete: _grpc.UnaryStreamMultiCallable[_dispatcher_pb2.StreamCompleteRequest, _dispatcher_pb2.StreamCompleteResponse]
     """StreamComplete answers as it is written: one `started`, then any number of
     `delta`, then one `finished`. A stream that fails ends with a gRPC error
-    instead of `finished`.
+    instead; if it fails after `started`, `failed` stands before the error.
     """
     Route: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.RouteRequest, _dispatcher_pb2.RouteResponse]
     """Route makes the decision that Complete would make for the same input, and
@@ -73,7 +73,7 @@ class DispatcherServiceAsyncStub(DispatcherServiceStub):
     StreamComplete: _aio.UnaryStreamMultiCallable[_dispatcher_pb2.StreamCompleteRequest, _dispatcher_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """StreamComplete answers as it is written: one `started`, then any number of
     `delta`, then one `finished`. A stream that fails ends with a gRPC error
-    instead of `finished`.
+    instead; if it fails after `started`, `failed` stands before the error.
     """
     Route: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.RouteRequest, _dispatcher_pb2.RouteResponse]  # type: ignore[assignment]
     """Route makes the decision that Complete would make for the same input, and
@@ -107,7 +107,7 @@ class DispatcherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_dispatcher_pb2.StreamCompleteResponse], _abc.AsyncIterator[_dispatcher_pb2.StreamCompleteResponse]]:
         """StreamComplete answers as it is written: one `started`, then any number of
         `delta`, then one `finished`. A stream that fails ends with a gRPC error
-        instead of `finished`.
+        instead; if it fails after `started`, `failed` stands before the error.
         """
 
     @_abc_1.abstractmethod

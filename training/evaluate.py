@@ -1,0 +1,320 @@
+"""How artefacts route a benchmark, measured on what the scorer service serves.
+
+Every probability here comes from `scorer_service.scorer`, with the artefact's own preprocessing and graph. Beside each
+artefact stand a random order, the prompts' length, and an oracle that knows the answers.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scorer_service.preprocess import NoUserText, Role, Turn
+from scorer_service.scorer import ConversationScorer, open_scorer
+from training import metrics
+from training.corpus import LabelledSet
+from training.metrics import CPT_LEVELS, SHARES, Interval, NoGapError, RankingDraws, Resampling, interval
+from training.reliability import Reliability, brier, brier_skill, calibration_error_by_chance, reliability
+from training.tables import DataError
+
+Floats = NDArray[np.float64]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total) while prompts are scored."""
+
+RANDOM, LENGTH, ORACLE = "random", "prompt length", "oracle"
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD per million tokens, input and output mixed as the traffic mixes them."""
+
+    strong: float
+    weak: float
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """Labelled prompts that routers are judged by.
+
+    Attributes:
+        name: in the report; `published` finds the paper's rows by it.
+        labelled: prompts with both models' quality.
+        sha256: of the file.
+        strong_model, weak_model: where the file names them.
+    """
+
+    name: str
+    labelled: LabelledSet
+    sha256: str
+    strong_model: str | None = None
+    weak_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How a router orders the prompts. Intervals are 95 %, by bootstrap over prompts.
+
+    Attributes:
+        name: of the router.
+        apgr: average PGR; one half is random.
+        cpt: strong-call share at each of `CPT_LEVELS`.
+        saved: cost saved at each of `CPT_LEVELS` beside random routing of the same quality.
+        pgr: at each of `SHARES`.
+        draws: the bootstrap's, to compare rankings in pairs; `None` for the random order.
+    """
+
+    name: str
+    apgr: Interval
+    cpt: tuple[Interval, ...]
+    saved: tuple[Interval, ...]
+    pgr: tuple[Interval, ...]
+    draws: RankingDraws | None
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far an artefact's probabilities can be believed on this benchmark."""
+
+    brier: float
+    skill: Interval
+    plot: Reliability
+    error_by_chance: float
+    """The calibration error that a perfect predictor exceeds 1 time in 20 at this number of prompts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactResult:
+    """An artefact on one benchmark.
+
+    Attributes:
+        ranking: with the artefact's name.
+        calibration: of its win probabilities.
+        kind, version: of the artefact.
+        probabilities: [prompts].
+        warnings: why its numbers may not be what they seem; each is one sentence.
+    """
+
+    ranking: Ranking
+    calibration: Calibration
+    kind: str
+    version: str
+    probabilities: Floats
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two rankings of the same prompts: `first` less `second`, by paired bootstrap."""
+
+    first: str
+    second: str
+    apgr: Interval
+    cpt80: Interval
+    """Negative where the first needs fewer strong calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """Everything measured on one benchmark."""
+
+    name: str
+    prompts: int
+    strong_quality: float
+    weak_quality: float
+    wins: float
+    ties: float
+    losses: float
+    artifacts: tuple[ArtifactResult, ...]
+    baselines: tuple[Ranking, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def named_artifacts(directories: Sequence[Path]) -> dict[str, ConversationScorer]:
+    """Open artefacts, each under its directory's name, or its path where two have the same.
+
+    Raises:
+        ArtifactError: one cannot be served.
+    """
+    short = [directory.resolve().name for directory in directories]
+    unique = len(set(short)) == len(short)
+    return {
+        name if unique else str(directory): open_scorer(directory)
+        for name, directory in zip(short, directories, strict=True)
+    }
+
+
+def evaluate(
+    benchmark: Benchmark,
+    scorers: dict[str, ConversationScorer],
+    prices: Prices,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> BenchmarkResult:
+    """Measure artefacts and baselines on one benchmark.
+
+    Raises:
+        DataError: the strong model is not better on it, so that there is nothing to measure.
+    """
+    labelled = benchmark.labelled
+    gain, labels = labelled.gain, labelled.labels
+    resampling = Resampling(len(gain), draws, seed)
+
+    def ranking(name: str, scores: Floats) -> Ranking:
+        return _ranking(name, scores, gain, resampling, prices)
+
+    try:
+        baselines = (
+            _random(gain, prices, seed),
+            ranking(LENGTH, metrics.length_scores(labelled.prompts)),
+            ranking(ORACLE, metrics.oracle_scores(gain)),
+        )
+    except NoGapError as error:
+        raise DataError(f"{benchmark.name}: {error}") from error
+    results = []
+    for name, scorer in scorers.items():
+        pair, warnings = _pair(scorer, benchmark)
+
+        def told(done: int, total: int, name: str = name) -> None:
+            progress(f"{name} on {benchmark.name}", done, total)
+
+        probabilities = win_probabilities(scorer, labelled.prompts, pair, told)
+        calibration = Calibration(
+            brier(probabilities, labels),
+            brier_skill(probabilities, labels, resampling),
+            reliability(probabilities, labels),
+            calibration_error_by_chance(probabilities, labels, seed=seed),
+        )
+        manifest = scorer.manifest
+        results.append(
+            ArtifactResult(
+                ranking(name, probabilities),
+                calibration,
+                manifest.router_kind,
+                scorer.artifact.version,
+                probabilities,
+                warnings,
+            )
+        )
+    judged = [*(result.ranking for result in results), baselines[1]]
+    pairs = itertools.combinations(judged, 2)
+    return BenchmarkResult(
+        name=benchmark.name,
+        prompts=len(gain),
+        strong_quality=float(labelled.strong.mean()),
+        weak_quality=float(labelled.weak.mean()),
+        wins=float(np.mean(gain > 0)),
+        ties=float(np.mean(gain == 0)),
+        losses=float(np.mean(gain < 0)),
+        artifacts=tuple(results),
+        baselines=baselines,
+        comparisons=tuple(_compare(first, second) for first, second in pairs),
+    )
+
+
+def win_probabilities(
+    scorer: ConversationScorer,
+    prompts: Sequence[str],
+    pair: tuple[str, str] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Floats:
+    """What serving says of each prompt as a conversation of one user turn: [prompts].
+
+    Raises:
+        DataError: a prompt has no text.
+    """
+    # Prompts of like length in one block run without padding.
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    probabilities = np.empty(len(prompts))
+    for start in range(0, len(order), _BLOCK):
+        rows = order[start : start + _BLOCK]
+        try:
+            passages = [scorer.preprocessor.passage([Turn(Role.USER, prompts[row])]) for row in rows]
+        except NoUserText as error:
+            raise DataError("a prompt has no text: leave it out") from error
+        pairs = [pair] * len(rows) if pair else []
+        probabilities[rows] = scorer.score(passages, pairs).scores.win_probability
+        progress(start + len(rows), len(order))
+    return probabilities
+
+
+def _pair(scorer: ConversationScorer, benchmark: Benchmark) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
+    """The pair to score the benchmark with (`None`: the artefact's own), and what is amiss with the result."""
+    manifest = scorer.manifest
+    warnings = []
+    trained = {str(source.get("sha256")): name for name, source in manifest.data.items() if isinstance(source, dict)}
+    if benchmark.sha256 in trained:
+        warnings.append(
+            f"was trained on {trained[benchmark.sha256]}, which is this very file: the number shows memory and is no "
+            "result. Its manifest holds the cross-validated one"
+        )
+    pair = None
+    if benchmark.strong_model is not None and benchmark.weak_model is not None:
+        asked = benchmark.strong_model, benchmark.weak_model
+        if scorer.onnx.takes_pairs and set(asked) <= set(manifest.models):
+            pair = asked
+            if asked not in manifest.calibrated_pairs:
+                warnings.append(f"has no calibrator for {asked[0]} / {asked[1]}: its probabilities are raw")
+        elif asked != (manifest.strong_model, manifest.weak_model):
+            warnings.append(f"scores {manifest.strong_model} / {manifest.weak_model}, not {asked[0]} / {asked[1]}")
+    return pair, tuple(warnings)
+
+
+def _ranking(name: str, scores: Floats, gain: Floats, resampling: Resampling, prices: Prices) -> Ranking:
+    curve = metrics.pgr_curve(scores, gain)
+    drawn = metrics.ranking_draws(scores, gain, resampling)
+    cpt = [curve.cpt(level) for level in CPT_LEVELS]
+    return Ranking(
+        name,
+        interval(curve.apgr(), drawn.apgr),
+        tuple(interval(value, drawn.cpt[:, column]) for column, value in enumerate(cpt)),
+        tuple(
+            interval(float(_saved(value, level, prices)), _saved(drawn.cpt[:, column], level, prices))
+            for column, (value, level) in enumerate(zip(cpt, CPT_LEVELS, strict=True))
+        ),
+        tuple(interval(float(value), drawn.pgr[:, place]) for place, value in enumerate(curve.at(SHARES))),
+        drawn,
+    )
+
+
+def _random(gain: Floats, prices: Prices, seed: int) -> Ranking:
+    """Mean of `RANDOM_RUNS` runs; the interval is where 95 % of single runs fall, by their standard deviation."""
+    curves = [metrics.pgr_curve(scores, gain) for scores in metrics.random_scores(len(gain), seed=seed)]
+
+    def spread(values: Floats) -> Interval:
+        mean, width = float(values.mean()), 1.96 * float(values.std(ddof=1))
+        return Interval(mean, mean - width, mean + width)
+
+    cpt = np.array([[curve.cpt(level) for level in CPT_LEVELS] for curve in curves])
+    pgr = np.array([curve.at(SHARES) for curve in curves])
+    return Ranking(
+        RANDOM,
+        spread(np.array([curve.apgr() for curve in curves])),
+        tuple(spread(column) for column in cpt.T),
+        tuple(spread(_saved(column, level, prices)) for column, level in zip(cpt.T, CPT_LEVELS, strict=True)),
+        tuple(spread(column) for column in pgr.T),
+        None,
+    )
+
+
+def _saved(cpt: float | Floats, level: float, prices: Prices) -> Floats:
+    return metrics.cost_saved(cpt, level, strong_price=prices.strong, weak_price=prices.weak)
+
+
+def _compare(first: Ranking, second: Ranking) -> Comparison:
+    assert first.draws is not None
+    assert second.draws is not None
+    last = len(CPT_LEVELS) - 1
+    return Comparison(
+        first.name,
+        second.name,
+        interval(first.apgr.value - second.apgr.value, first.draws.apgr - second.draws.apgr),
+        interval(first.cpt[last].value - second.cpt[last].value, first.draws.cpt[:, last] - second.draws.cpt[:, last]),
+    )

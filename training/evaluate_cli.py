@@ -1,0 +1,161 @@
+"""The commands that measure artefacts and set the dial: `evaluate` and `calibrate`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.evaluate import Benchmark, Progress
+
+_WIDTH = 140
+"""Of tables that go into a file or a pipe."""
+
+FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings")
+
+
+def add_commands(subparsers: Any, default_artifact: Path) -> None:
+    """Add the commands to an argparse subparsers object; each sets `run`, from the arguments to an exit code."""
+    parser = subparsers.add_parser("evaluate", help="measure artefacts on labelled prompts, beside the baselines")
+    parser.add_argument(
+        "--artifact", type=Path, nargs="+", default=[default_artifact], metavar="DIR", help="to measure"
+    )
+    parser.add_argument(
+        "--benchmark", nargs="+", required=True, metavar="[NAME=]FILE", help="labelled prompts in any data format"
+    )
+    add_reading(parser)
+    add_pair(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for report.json, report.md and the plots")
+    parser.add_argument("--strong-usd", type=float, default=10.0, help="per million tokens (default: 10)")
+    parser.add_argument("--weak-usd", type=float, default=0.6, help="per million tokens (default: 0.6)")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.set_defaults(run=evaluate)
+
+    parser = subparsers.add_parser("calibrate", help="the alpha of a share of strong calls on your own prompts")
+    parser.add_argument(
+        "--strong-call-share", type=float, nargs="+", required=True, metavar="SHARE", help="in [0, 1]; one or more"
+    )
+    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=".txt, .jsonl, .csv or .parquet")
+    parser.add_argument(
+        "--artifact", type=Path, default=default_artifact, metavar="DIR", help="default: the shipped one"
+    )
+    parser.set_defaults(run=calibrate)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that reads labelled data."""
+    parser.add_argument("--format", choices=FORMATS, help="of the data (default: by its columns)")
+    parser.add_argument(
+        "--max-bad-share", type=float, default=0.01, help="of rows that may be left out as unreadable (default: 0.01)"
+    )
+
+
+def add_pair(parser: argparse.ArgumentParser) -> None:
+    """The options that name a model pair."""
+    parser.add_argument("--strong-model", help="where the data tells of many models")
+    parser.add_argument("--weak-model", help="likewise")
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Run `evaluate`. Returns the exit code; what goes wrong is one line on stderr."""
+    from rich.console import Console
+
+    from scorer_service.artifact import ArtifactError
+    from training import evaluate as evaluation
+    from training import report
+    from training.tables import DataError
+
+    prices = evaluation.Prices(arguments.strong_usd, arguments.weak_usd)
+    try:
+        benchmarks = [_benchmark(argument, arguments) for argument in arguments.benchmark]
+        names = [benchmark.name for benchmark in benchmarks]
+        if len(set(names)) < len(names):
+            raise DataError(f"two benchmarks have one name ({', '.join(names)}): give them as NAME=FILE")
+        scorers = evaluation.named_artifacts(arguments.artifact)
+        with progress_bars() as progress:
+            results = tuple(
+                evaluation.evaluate(
+                    benchmark, scorers, prices, draws=arguments.draws, seed=arguments.seed, progress=progress
+                )
+                for benchmark in benchmarks
+            )
+    except (ArtifactError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found = report.Report(results, prices, arguments.draws, arguments.seed)
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.terminal(found))
+    if arguments.out is not None:
+        from training import plots
+
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        drawn = {result.name: plots.draw(result, arguments.out) for result in results}
+        (arguments.out / "report.json").write_text(report.document(found), encoding="utf-8")
+        (arguments.out / "report.md").write_text(report.markdown(found, drawn), encoding="utf-8")
+        print(f"report.json, report.md and {sum(map(len, drawn.values()))} plots are in {arguments.out}")
+    return 0
+
+
+def calibrate(arguments: argparse.Namespace) -> int:
+    """Run `calibrate`. Returns the exit code; what goes wrong is one line on stderr."""
+    from rich.console import Console
+
+    from scorer_service.artifact import ArtifactError
+    from scorer_service.scorer import open_scorer
+    from training import calibrate as calibration
+    from training import data, evaluate, report
+    from training.tables import DataError
+
+    if not all(0.0 <= share <= 1.0 for share in arguments.strong_call_share):
+        print("error: --strong-call-share must be in [0, 1]: 0.3 sends 30 % of calls strong", file=sys.stderr)
+        return 2
+    try:
+        prompts = data.read_prompts(arguments.prompts)
+        scorer = open_scorer(arguments.artifact)
+        with progress_bars() as progress:
+            probabilities = evaluate.win_probabilities(
+                scorer, prompts, progress=lambda done, total: progress("prompts", done, total)
+            )
+        points = calibration.dial_points(probabilities, scorer.manifest.score_quantiles, arguments.strong_call_share)
+    except (ArtifactError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.prompts}: {len(prompts):,} prompts, {scorer.manifest.router_kind} {scorer.artifact.version}")
+    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.dial(points))
+    return 0
+
+
+def _benchmark(argument: str, arguments: argparse.Namespace) -> "Benchmark":
+    """`NAME=FILE`, or a file whose name is the benchmark's."""
+    from training import data
+    from training.evaluate import Benchmark
+
+    name, _, file = argument.rpartition("=")
+    path = Path(file)
+    format_ = data.Format(arguments.format) if arguments.format else None
+    dataset = data.read(path, format_, max_bad_share=arguments.max_bad_share)
+    if dataset.bad_rows:
+        print(f"warning: {dataset.bad_rows}: left out", file=sys.stderr)
+    labelled = dataset.pair(arguments.strong_model, arguments.weak_model)
+    return Benchmark(name or path.stem, labelled, dataset.source.sha256, arguments.strong_model, arguments.weak_model)
+
+
+@contextmanager
+def progress_bars() -> Iterator["Progress"]:
+    """Bars on stderr, one for each thing that is told of; none where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield told
