@@ -6,6 +6,7 @@ python -m dispatcher_service --help                list the settings
 """
 
 import asyncio
+import logging
 import os
 import random
 import sys
@@ -17,12 +18,13 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from dispatcher_service.auth import DEFAULT_TENANT, TrustedMetadata
+from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.decision_log import DecisionLog
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.gates import Gates
+from dispatcher_service.identity import AuthMode
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
@@ -31,10 +33,14 @@ from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
+from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.upstream import OpenAIUpstream
 from pointsman.dispatcher.v1 import dispatcher_pb2_grpc
 from pointsman.runtime import entry
+from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
+
+logger = logging.getLogger(__name__)
 
 _ABOUT = """Pointsman's dispatcher: routes each conversation to the tenant's strong or weak model, calls it, and
 accounts for its cost.
@@ -56,14 +62,11 @@ def main(argv: list[str]) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    if not settings.trust_callers and not is_loopback(settings.listen):
-        raise StartError(
-            f"DISPATCHER_LISTEN={settings.listen}: callers name their own tenant, so this port is served on loopback "
-            "only; listen on 127.0.0.1, or set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
-        )
     catalogue = _load(settings.config)
+    _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
+    tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
     try:
         decision_log = DecisionLog(settings.decision_log)
@@ -95,7 +98,14 @@ async def _serve(settings: Settings) -> None:
             sleep=asyncio.sleep,
             draw=random.random,
         ),
-        auth=TrustedMetadata(default_tenant=DEFAULT_TENANT if settings.mode == "development" else None),
+        auth=Authenticator(
+            mode=catalogue.auth.mode,
+            catalogue=lambda: catalogue,
+            tokens=tokens,
+            default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
+            observe=metrics.authenticated,
+            wall_clock=time.time,
+        ),
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
     )
@@ -109,6 +119,7 @@ async def _serve(settings: Settings) -> None:
     async def close() -> None:
         await scorer.close()
         await upstream.close()
+        await tokens.close()
         decision_log.close()
 
     await serve(
@@ -124,6 +135,22 @@ async def _serve(settings: Settings) -> None:
         register=register,
         prepare=prepare,
         close=close,
+    )
+
+
+def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    """Without authentication the port is for this machine only, unless somebody has taken the responsibility."""
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        return
+    if not settings.trust_callers and not is_loopback(settings.listen):
+        raise StartError(
+            f"DISPATCHER_LISTEN={settings.listen}: without authentication callers name their own tenant, so this port "
+            "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
+            "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
+        )
+    logger.warning(
+        "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
+        extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
     )
 
 

@@ -17,6 +17,21 @@ class FinishReason(enum.Enum):
     UNKNOWN = "unknown"
 
 
+class Idempotency(enum.Enum):
+    """What became of a result under the caller's request id (see idempotency.py)."""
+
+    OFF = "off"
+    """The caller named no request, or the tenant keeps no results."""
+    KEPT = "kept"
+    """A retry gets this result again."""
+    REPLAYED = "replayed"
+    """This is the first result again: nothing was called."""
+    TOO_LARGE = "too_large"
+    """Too large to keep: a retry runs anew."""
+    NOT_KEPT = "not_kept"
+    """It could not be written: a retry runs anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopLogprob:
     """A token that could have been generated; `token_bytes` is `None` where the upstream gives none."""

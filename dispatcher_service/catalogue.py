@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dispatcher_service.chat import PartKind
+from dispatcher_service.identity import AuthPolicy
 from dispatcher_service.pricing import Price
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.stickiness import Sticky
@@ -181,6 +182,8 @@ class TenantPolicy:
     text_ttl: float = 30 * 86_400.0
     """Seconds that they are kept."""
     shadow: Shadow | None = None
+    idempotency_retention: float = 600.0
+    """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +203,7 @@ class Catalogue:
     deployments: Mapping[str, tuple[Deployment, ...]]
     """By the model that they serve; never empty."""
     tenants: Mapping[str, TenantPolicy]
+    auth: AuthPolicy
     retries: RetryPolicy = RetryPolicy()
 
     def all_deployments(self) -> Iterator[Deployment]:

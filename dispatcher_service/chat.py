@@ -216,13 +216,15 @@ class Chat:
 class Request:
     """One request of a tenant.
 
-    `alpha` is the caller's override; `timeout` what is left of the caller's deadline in seconds, `None` without one;
-    `conversation_id` the caller's name for what this is a turn of, empty without one; `held` what is remembered of it.
+    `caller_named` is true if the request id is the caller's own; `alpha` is the caller's override; `timeout` what is
+    left of the caller's deadline in seconds, `None` without one; `conversation_id` the caller's name for what this is a
+    turn of, empty without one; `held` what is remembered of it.
     """
 
     tenant_id: str
     chat: Chat
     request_id: str
+    caller_named: bool = False
     alpha: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     timeout: float | None = None

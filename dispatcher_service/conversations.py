@@ -22,7 +22,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from dispatcher_service import stickiness
 from dispatcher_service.answer import Delta
@@ -30,6 +30,7 @@ from dispatcher_service.catalogue import Catalogue, TenantPolicy
 from dispatcher_service.chat import Message, Request, Role
 from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import LedgerUnavailable
+from dispatcher_service.layers import Dispatching, Documents
 from dispatcher_service.ledger.contract import Document
 from dispatcher_service.outcome import Choice
 from dispatcher_service.routing import Tier
@@ -48,26 +49,6 @@ _SECONDS_BETWEEN_WARNINGS = 10.0
 _T = TypeVar("_T")
 Observe = Callable[[str, str, float], None]
 """Called with `recall` or `remember`, `ok` or `failed`, and seconds."""
-
-
-class Documents(Protocol):
-    """The part of `ledger.contract.Ledger` that is needed here."""
-
-    async def get_document(self, tenant_id: str, name: str) -> Document | None: ...
-
-    async def put_document(
-        self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
-    ) -> bool: ...
-
-
-class Dispatching(Protocol):
-    """What this layer stands around, and is itself. See `dispatch.Dispatcher`."""
-
-    async def route(self, request: Request) -> Choice: ...
-
-    async def complete(self, request: Request) -> Answer: ...
-
-    def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]: ...
 
 
 class Conversations:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from dispatcher_service.answer import Completion, Delta, End
+from dispatcher_service.answer import Completion, Delta, End, Idempotency
 from dispatcher_service.attempts import Attempts, Sleep
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
@@ -23,6 +23,7 @@ class Answer:
     choice: Choice
     completion: Completion
     bill: Bill
+    idempotency: Idempotency = Idempotency.OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Started:
     """First event of a stream."""
 
     choice: Choice
+    idempotency: Idempotency = Idempotency.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Finished:
     choice: Choice
     end: End
     bill: Bill
+    idempotency: Idempotency = Idempotency.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,13 @@
 
     PointsmanError
     ├── InvalidRequest            INVALID_ARGUMENT   a field cannot be used; names it and the mend
-    │   └── PayloadTooLarge       INVALID_ARGUMENT   too much text
+    │   ├── PayloadTooLarge       INVALID_ARGUMENT   too much text
+    │   └── IdempotencyConflict   INVALID_ARGUMENT   the request id was used for another body
     ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
+    ├── IdentityUnavailable       UNAVAILABLE        who calls cannot be told: the token issuer's keys cannot be read
     ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
+    ├── InFlight                  ABORTED            the same request is being answered; carries when to come back
+    ├── FirstFailed               the first status   the same request failed before, and that cost something
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
@@ -24,8 +28,8 @@ from typing import ClassVar
 class PointsmanError(Exception):
     """Base of the hierarchy. `str(error)` is safe to show to the caller."""
 
-    status: ClassVar[str] = "INTERNAL"
-    reason: ClassVar[str] = "INTERNAL"
+    status: str = "INTERNAL"
+    reason: str = "INTERNAL"
     retry_after: float | None = None
     """Seconds after which a retry can help, `None` if it cannot."""
     cost: int = 0
@@ -60,11 +64,51 @@ class Unauthenticated(PointsmanError):
         super().__init__("no valid tenant credential")
 
 
+class IdentityUnavailable(PointsmanError):
+    """The keys of the tokens' issuer cannot be read. Nothing is wrong with the caller's token that we know of."""
+
+    status = "UNAVAILABLE"
+    reason = "IDENTITY_UNAVAILABLE"
+    retry_after = 10.0
+
+    def __init__(self) -> None:
+        super().__init__("tokens cannot be verified now: the issuer's keys cannot be read")
+
+
 class Forbidden(PointsmanError):
     """The tenant is known, but its policy does not allow this."""
 
     status = "PERMISSION_DENIED"
     reason = "FORBIDDEN"
+
+
+class IdempotencyConflict(InvalidRequest):
+    """The request id stands for another body, whose result is kept or still being made."""
+
+    reason = "IDEMPOTENCY_CONFLICT"
+
+    def __init__(self) -> None:
+        super().__init__("request_id", "this id was used for another request: choose a new one for each request")
+
+
+class InFlight(PointsmanError):
+    """The same request, by its id and body, is being answered right now."""
+
+    status = "ABORTED"
+    reason = "IN_FLIGHT"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("request_id: the same request is being answered: its result will be repeated once it is there")
+        self.retry_after = retry_after
+
+
+class FirstFailed(PointsmanError):
+    """The same request failed before, and that cost something: its error again, with its status and reason."""
+
+    def __init__(self, status: str, reason: str, message: str) -> None:
+        super().__init__(f"{message} (repeated: the first try failed so, at a cost; try again under a new request_id)")
+        self.status = status
+        self.reason = reason
 
 
 class BudgetExhausted(PointsmanError):

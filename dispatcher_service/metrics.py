@@ -11,6 +11,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Bill, Choice, Outcome
@@ -45,6 +46,7 @@ class Metrics:
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
+        self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
         self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
@@ -56,6 +58,9 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens by model and class; classes are disjoint.", "model", "token_class")
         self._usage_missing = counter(
             "usage_missing", "Calls billed at an estimate, since the upstream reported no usage.", "model"
+        )
+        self._idempotency = counter(
+            "idempotency", "What became of requests that callers named, by event (see idempotency.EVENTS).", "event"
         )
         self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
         self._pair_mismatch = gauge(
@@ -86,9 +91,17 @@ class Metrics:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
 
+    def authenticated(self, method: Method, result: Result) -> None:
+        """See `auth.Observe`."""
+        self._auth.labels(method.value, result.value).inc()
+
     def scorer_called(self, result: str, seconds: float) -> None:
         """See `scorer_client.Observe`."""
         self._scorer.labels(result).observe(seconds)
+
+    def request_named(self, event: str) -> None:
+        """What became of a request that its caller named. See `idempotency.Idempotent`."""
+        self._idempotency.labels(event).inc()
 
     def attempt_began(self, deployment: str) -> None:
         """See `gates.Observe`."""

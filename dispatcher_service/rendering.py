@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from google.protobuf import json_format, timestamp_pb2
 
 from dispatcher_service.answer import Choice as Answered
-from dispatcher_service.answer import Delta, FinishReason, Logprobs, Origin, TokenLogprob
+from dispatcher_service.answer import Delta, FinishReason, Idempotency, Logprobs, Origin, TokenLogprob
 from dispatcher_service.outcome import Bill, Choice, Outcome
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Reason, Tier
@@ -41,6 +41,20 @@ _COST_SOURCES = {
     UsageSource.REPORTED: decision_pb2.COST_SOURCE_REPORTED,
     UsageSource.ESTIMATED: decision_pb2.COST_SOURCE_ESTIMATED,
 }
+
+
+_IDEMPOTENCY = {
+    Idempotency.OFF: dispatcher_pb2.IDEMPOTENCY_UNSPECIFIED,
+    Idempotency.KEPT: dispatcher_pb2.IDEMPOTENCY_KEPT,
+    Idempotency.REPLAYED: dispatcher_pb2.IDEMPOTENCY_REPLAYED,
+    Idempotency.TOO_LARGE: dispatcher_pb2.IDEMPOTENCY_TOO_LARGE,
+    Idempotency.NOT_KEPT: dispatcher_pb2.IDEMPOTENCY_NOT_KEPT,
+}
+
+
+def idempotency(became: Idempotency) -> dispatcher_pb2.Idempotency.ValueType:
+    """What became of a result under the caller's request id."""
+    return _IDEMPOTENCY[became]
 
 
 def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:

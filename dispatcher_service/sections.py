@@ -6,13 +6,14 @@
 import difflib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field
 
+from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
 from dispatcher_service.stickiness import Sticky
-from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section, ValueSection
+from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -81,6 +82,9 @@ class TenantSection(Section):
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
+    api_keys: list[ApiKeySection] = Field(default=[])
+    certificates: list[CertificateName] = Field(default=[])
+    idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0
 
 
 class FileSection(Section):
@@ -91,6 +95,8 @@ class FileSection(Section):
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
     tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
+    admins: dict[Name, AdminSection] = Field(default={})
+    auth: AuthSection = AuthSection()
 
 
 def describe(problem: Mapping[str, Any]) -> str:
@@ -107,20 +113,28 @@ def describe(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "value_error":
         # Our own checks name the mend themselves, and what they look at may be secret.
         return f"{key}: {problem['ctx']['error']}"
-    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {_shorten(problem['input'])}"
+    mend = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    # Somebody may have written a key in the place of its hash.
+    return f"{key}: {mend}" if "api_keys" in loc else f"{key}: {mend}, not {_shorten(problem['input'])}"
 
 
 def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
-    sections: dict[str, type[BaseModel]] = {
-        "scorer": ScorerSection,
-        "models": PriceSection if "price" in loc else PartTokensSection if "part_tokens" in loc else ModelSection,
-        "deployments": DeploymentSection if len(loc) <= 3 else ValueSection,
-        "retries": RetriesSection,
-        "tenants": ShadowSection if "shadow" in loc else TenantSection,
-    }
-    section = FileSection if len(loc) == 1 else sections[loc[0]]
-    return list(section.model_fields)
+    kind: Any = FileSection
+    for part in loc[:-1]:
+        # A part is a key of a section, or an index or name in a list or table of sections.
+        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]
+        if not _is_section(kind):
+            kind = next((each for each in get_args(kind) if _is_section(each)), kind) if _is_optional(kind) else kind
+    return list(kind.model_fields) if _is_section(kind) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _is_optional(kind: Any) -> bool:
+    return type(None) in get_args(kind)
 
 
 def _shorten(value: object) -> str:

@@ -25,14 +25,15 @@ class Settings:
     )
     mode: str = setting(
         "development",
-        meaning="In development the port offers server reflection, and a call without a tenant is tenant `default`'s.",
+        meaning="In development the port offers server reflection, and without authentication a call that names no "
+        "tenant is tenant `default`'s.",
         unit="mode",
         choices=("development", "production"),
     )
     trust_callers: bool = setting(
         False,
-        meaning="Listen beyond loopback although whoever reaches the port may name any tenant. Set it only where "
-        "a mesh or a network policy decides who reaches the port.",
+        meaning="Without authentication, listen beyond loopback although whoever reaches the port may name any tenant "
+        "and change any budget. Set it only where a mesh or a network policy decides who reaches the port.",
         unit="true or false",
     )
     decision_log: str = setting(

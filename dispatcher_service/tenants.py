@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pydantic
 
+from dispatcher_service.auth_sections import auth_policy, auth_problems
 from dispatcher_service.catalogue import (
     Catalogue,
     FixedAlpha,
@@ -96,11 +97,13 @@ def _inconsistencies(file: FileSection) -> list[str]:
         if (tenant.alpha is None) == (tenant.strong_call_share is None):
             problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
 
 
 def _freeze(file: FileSection) -> Catalogue:
     return Catalogue(
+        auth=auth_policy(file.auth, file.tenants, file.admins),
         scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
         retries=freeze_retries(file.retries),
         models={model.name: _model(model) for model in file.models},
@@ -120,6 +123,7 @@ def _freeze(file: FileSection) -> Catalogue:
                 log_text=tenant.log_text,
                 text_ttl=tenant.text_ttl,
                 shadow=_shadow(tenant.shadow),
+                idempotency_retention=tenant.idempotency_retention,
             )
             for tenant_id, tenant in file.tenants.items()
         },

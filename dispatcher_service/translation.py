@@ -40,6 +40,7 @@ def read_request(proto: AnyRequest, *, tenant_id: str, timeout: float | None, ma
         tenant_id=tenant_id,
         chat=read_chat(proto.chat, max_bytes=max_conversation_bytes),
         request_id=request_id,
+        caller_named=not isinstance(proto, dispatcher_pb2.RouteRequest) and bool(proto.request_id),
         alpha=number("alpha", proto.alpha, 0, 1) if proto.HasField("alpha") else None,
         labels=labels,
         timeout=timeout,

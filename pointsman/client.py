@@ -12,7 +12,7 @@
 Every call has a deadline. A call that fails raises `PointsmanCallError`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, Unpack
 
@@ -73,17 +73,22 @@ _TENANT_KEY = "x-pointsman-tenant"
 class DispatcherClient:
     """Calls the dispatcher as one tenant, over one channel that all calls share. Make it in a running event loop."""
 
-    def __init__(self, address: str, *, tenant: str = "", timeout: float = 120.0) -> None:
+    def __init__(
+        self, address: str, *, tenant: str = "", credential: str | Callable[[], str] = "", timeout: float = 120.0
+    ) -> None:
         """Connects on the first call.
 
         Args:
             address: a gRPC target, such as `127.0.0.1:50052` or `dns:///dispatcher:50052`.
-            tenant: who pays; empty leaves it to the dispatcher, which in development takes `default`.
+            tenant: who pays, for a dispatcher without authentication; empty leaves it to the dispatcher, which in
+                development takes `default`.
+            credential: an API key or a token. A function is asked before each call, so that a token may be renewed.
             timeout: seconds that a call may take, where the call sets none.
         """
         self._channel = open_channel(address)
         self._stub = dispatcher_pb2_grpc.DispatcherServiceStub(self._channel)
-        self._metadata = ((_TENANT_KEY, tenant),) if tenant else ()
+        self._tenant = tenant
+        self._credential = credential
         self._timeout = timeout
 
     async def complete(
@@ -113,7 +118,7 @@ class DispatcherClient:
             chat=translation.chat(conversation, sampling), request_id=request_id, alpha=alpha, labels=labels or {}
         )
         with call_errors():
-            response = await self._stub.Complete(request, timeout=self._deadline(timeout), metadata=self._metadata)
+            response = await self._stub.Complete(request, timeout=self._deadline(timeout), metadata=self._metadata())
         return translation.answer(response)
 
     @asynccontextmanager
@@ -134,7 +139,7 @@ class DispatcherClient:
         request = dispatcher_pb2.StreamCompleteRequest(
             chat=translation.chat(conversation, sampling), request_id=request_id, alpha=alpha, labels=labels or {}
         )
-        call = self._stub.StreamComplete(request, timeout=self._deadline(timeout), metadata=self._metadata)
+        call = self._stub.StreamComplete(request, timeout=self._deadline(timeout), metadata=self._metadata())
         try:
             with call_errors():
                 first = await call.read()
@@ -159,8 +164,15 @@ class DispatcherClient:
         """
         request = dispatcher_pb2.RouteRequest(chat=translation.chat(conversation, {}), alpha=alpha)
         with call_errors():
-            response = await self._stub.Route(request, timeout=self._deadline(timeout), metadata=self._metadata)
+            response = await self._stub.Route(request, timeout=self._deadline(timeout), metadata=self._metadata())
         return translation.decision(response.decision)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        credential = self._credential if isinstance(self._credential, str) else self._credential()
+        return (
+            *(((_TENANT_KEY, self._tenant),) if self._tenant else ()),
+            *((("authorization", f"Bearer {credential}"),) if credential else ()),
+        )
 
     def _deadline(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout

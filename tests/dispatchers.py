@@ -1,11 +1,14 @@
 """Real dispatchers for tests: a configuration around given addresses, and calls to them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, dispatcher_pb2_grpc
+from tests.identities import bearer
 from tests.processes import DISPATCHER_PORTS, ServiceProcess
 
 _CONFIG = """
@@ -68,10 +71,18 @@ STRONG = "gpt-4-1106-preview"
 WEAK = "Mixtral-8x7B-Instruct-v0.1"
 
 
-def start_dispatcher(directory: Path, *, scorer: str, upstream: str, **env: str) -> ServiceProcess:
-    """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`."""
+def start_dispatcher(
+    directory: Path, *, scorer: str, upstream: str, tenants: Mapping[str, str] | None = None, more: str = "", **env: str
+) -> ServiceProcess:
+    """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
+
+    `tenants` adds lines to tenants by their names; `more` is added at the end of the configuration.
+    """
     config = directory / "dispatcher.toml"
-    config.write_text(_CONFIG.format(scorer=scorer, upstream=upstream))
+    text = _CONFIG.format(scorer=scorer, upstream=upstream)
+    for tenant, lines in (tenants or {}).items():
+        text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
+    config.write_text(text + more)
     settings = {
         **DISPATCHER_PORTS,
         "DISPATCHER_CONFIG": str(config),
@@ -84,10 +95,18 @@ def start_dispatcher(directory: Path, *, scorer: str, upstream: str, **env: str)
 class Caller:
     """Calls a dispatcher as one tenant; a context manager around one channel."""
 
-    def __init__(self, address: str, tenant: str = "default") -> None:
-        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.max_send_message_length", -1)])
+    def __init__(
+        self, address: str, tenant: str = "default", *, credential: str = "", tls: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """With a `credential` the tenant is not named: the credential does that."""
+        options = [("grpc.max_send_message_length", -1)]
+        self.channel = (
+            grpc.aio.insecure_channel(address, options=options)
+            if tls is None
+            else grpc.aio.secure_channel(address, tls, options=options)
+        )
         self.stub = dispatcher_pb2_grpc.DispatcherServiceStub(self.channel)
-        self.metadata = (("x-pointsman-tenant", tenant),)
+        self.metadata = bearer(credential) if credential else ((("x-pointsman-tenant", tenant),) if tenant else ())
 
     async def __aenter__(self) -> "Caller":
         return self

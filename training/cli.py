@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training import evaluate_cli
+from training import evaluate_cli, label_cli
 from training.kinds import KINDS
 
 DATA_VARIABLE = "POINTSMAN_DATA"
@@ -44,6 +44,7 @@ def add_commands(subparsers: Any) -> None:
     parser.set_defaults(run=dial)
 
     evaluate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
+    label_cli.add_commands(subparsers)
 
 
 def train(arguments: argparse.Namespace) -> int:

@@ -9,9 +9,11 @@ grades     prompt, mixtral_score: routellm/gpt4_dataset; or prompt,            `
 pair       prompt, strong_X, weak_X with X one of `formats.QUALITIES`          `AnswerMatrix`
 matrix     prompt, and one number per model: correct/MODEL, reward/MODEL, …    `AnswerMatrix`
 ratings    prompt, model, and one number per row: correct, score, reward, …    `AnswerMatrix`
+decisions  the dispatcher's DecisionRecords with text and feedback, as         `AnswerMatrix`
+           `pointsman decisions export` writes them
 
-A conversation is routed on its first user turn, and so that is its prompt. Where options of a question stand in a
-column `choices` of their own, they belong to the prompt.
+A conversation is routed on its first user turn, and so that is its prompt; of a decision, it is the turn that was
+scored, the last one. Where options of a question stand in a column `choices` of their own, they belong to the prompt.
 """
 
 import enum
@@ -23,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from training import formats, tables
+from training import decisions, formats, tables
 from training.corpus import LabelledSet, SourceFile
 from training.matrices import AnswerMatrix
 from training.tables import MAX_BAD_SHARE, DataError, Table
@@ -46,6 +48,7 @@ class Format(enum.Enum):
     PAIR = "pair"
     MATRIX = "matrix"
     RATINGS = "ratings"
+    DECISIONS = "decisions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,21 @@ def read(path: Path, format_: Format | None = None, *, max_bad_share: float = MA
     return Dataset(path.stem, found, _content(found, path.stem, table.frame), source, table.bad_summary())
 
 
+def with_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> Table:
+    """Any table that has prompts: its rows as they lie in the file, with `prompt` as it is routed on.
+
+    Raises:
+        DataError: it has none, or too many bad rows.
+    """
+    table = tables.read_table(path)
+    # An arena file keeps a list of turns where others keep the prompt.
+    table = formats.arena(table) if _detect_or_none(table) is Format.ARENA else formats.clean_prompts(table)
+    table.require(max_bad_share)
+    return table
+
+
 def read_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> list[str]:
-    """Prompts alone: of a text file its lines, of any other its column `prompt`.
+    """Prompts alone: of a text file its lines, of any other as `with_prompts`.
 
     Raises:
         DataError: there is none.
@@ -176,11 +192,7 @@ def read_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> list[st
     if path.suffix.lower() == ".txt":
         prompts = tables.read_lines(path)
     else:
-        table = tables.read_table(path)
-        # An arena file keeps a list of turns where others keep the prompt.
-        table = formats.arena(table) if _detect_or_none(table) is Format.ARENA else formats.clean_prompts(table)
-        table.require(max_bad_share)
-        prompts = table.frame["prompt"].to_list()
+        prompts = with_prompts(path, max_bad_share=max_bad_share).frame["prompt"].to_list()
     if not prompts:
         raise DataError(f"{path} holds no prompt")
     return prompts
@@ -193,6 +205,7 @@ _READERS: Mapping[Format, Callable[[Table], Table]] = {
     Format.PAIR: formats.pair,
     Format.MATRIX: formats.matrix,
     Format.RATINGS: formats.ratings,
+    Format.DECISIONS: decisions.read,
 }
 """Also the order of detection: the more special one first."""
 
@@ -200,13 +213,14 @@ _COLUMNS: Mapping[Format, tuple[str, ...]] = {
     Format.ARENA: ("prompt", "model_a", "model_b", "winner_model_a", "winner_model_b", "winner_tie"),
     Format.BATTLES: ("prompt", "model_a", "model_b", "winner"),
     Format.RATINGS: ("prompt", "model"),
+    Format.DECISIONS: ("request_id", "decision"),
 }
 
 
 def _lacking(format_: Format, table: Table) -> str:
     """What a table would need to be of this format; empty if it is."""
     columns = table.frame.columns
-    if "prompt" not in columns and "turns" not in columns:
+    if format_ is not Format.DECISIONS and "prompt" not in columns and "turns" not in columns:
         return "a column prompt"
     if missing := [name for name in _COLUMNS.get(format_, ()) if name not in columns]:
         return "the columns " + ", ".join(missing)
@@ -253,7 +267,7 @@ def _content(format_: Format, name: str, frame: pl.DataFrame) -> Battles | Answe
             return Battles(prompts, model_a, model_b, frame["score_a"].to_numpy())
         case Format.GRADES:
             return Grades(prompts, frame["grade"].to_numpy())
-        case Format.PAIR:
+        case Format.PAIR | Format.DECISIONS:
             return AnswerMatrix(name, prompts, (STRONG, WEAK), frame.select(STRONG, WEAK).to_numpy())
     columns = [column for column in frame.columns if column.startswith("quality/")]
     models = tuple(column.partition("/")[2] for column in columns)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from scorer_service.preprocess import NoUserText, Role, Turn
 from scorer_service.scorer import ConversationScorer, open_scorer
-from training import metrics
+from training import metrics, rankings
 from training.corpus import LabelledSet
-from training.metrics import CPT_LEVELS, SHARES, Interval, NoGapError, RankingDraws, Resampling, interval
+from training.metrics import Interval, NoGapError, Resampling
+from training.rankings import Comparison, Prices, Ranking
 from training.reliability import Reliability, brier, brier_skill, calibration_error_by_chance, reliability
 from training.tables import DataError
 
@@ -25,17 +26,9 @@ Floats = NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 """Called with (what, done, total) while prompts are scored."""
 
-RANDOM, LENGTH, ORACLE = "random", "prompt length", "oracle"
+LENGTH, ORACLE = "prompt length", "oracle"
 
 _BLOCK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """USD per million tokens, input and output mixed as the traffic mixes them."""
-
-    strong: float
-    weak: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +47,6 @@ class Benchmark:
     sha256: str
     strong_model: str | None = None
     weak_model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """How a router orders the prompts. Intervals are 95 %, by bootstrap over prompts.
-
-    Attributes:
-        name: of the router.
-        apgr: average PGR; one half is random.
-        cpt: strong-call share at each of `CPT_LEVELS`.
-        saved: cost saved at each of `CPT_LEVELS` beside random routing of the same quality.
-        pgr: at each of `SHARES`.
-        draws: the bootstrap's, to compare rankings in pairs; `None` for the random order.
-    """
-
-    name: str
-    apgr: Interval
-    cpt: tuple[Interval, ...]
-    saved: tuple[Interval, ...]
-    pgr: tuple[Interval, ...]
-    draws: RankingDraws | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +78,6 @@ class ArtifactResult:
     version: str
     probabilities: Floats
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two rankings of the same prompts: `first` less `second`, by paired bootstrap."""
-
-    first: str
-    second: str
-    apgr: Interval
-    cpt80: Interval
-    """Negative where the first needs fewer strong calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +129,11 @@ def evaluate(
     resampling = Resampling(len(gain), draws, seed)
 
     def ranking(name: str, scores: Floats) -> Ranking:
-        return _ranking(name, scores, gain, resampling, prices)
+        return rankings.measure(name, scores, gain, resampling, prices)
 
     try:
         baselines = (
-            _random(gain, prices, seed),
+            rankings.of_random_order(gain, prices, seed),
             ranking(LENGTH, metrics.length_scores(labelled.prompts)),
             ranking(ORACLE, metrics.oracle_scores(gain)),
         )
@@ -215,7 +176,7 @@ def evaluate(
         losses=float(np.mean(gain < 0)),
         artifacts=tuple(results),
         baselines=baselines,
-        comparisons=tuple(_compare(first, second) for first, second in pairs),
+        comparisons=tuple(rankings.compare(first, second) for first, second in pairs),
     )
 
 
@@ -265,56 +226,3 @@ def _pair(scorer: ConversationScorer, benchmark: Benchmark) -> tuple[tuple[str, 
         elif asked != (manifest.strong_model, manifest.weak_model):
             warnings.append(f"scores {manifest.strong_model} / {manifest.weak_model}, not {asked[0]} / {asked[1]}")
     return pair, tuple(warnings)
-
-
-def _ranking(name: str, scores: Floats, gain: Floats, resampling: Resampling, prices: Prices) -> Ranking:
-    curve = metrics.pgr_curve(scores, gain)
-    drawn = metrics.ranking_draws(scores, gain, resampling)
-    cpt = [curve.cpt(level) for level in CPT_LEVELS]
-    return Ranking(
-        name,
-        interval(curve.apgr(), drawn.apgr),
-        tuple(interval(value, drawn.cpt[:, column]) for column, value in enumerate(cpt)),
-        tuple(
-            interval(float(_saved(value, level, prices)), _saved(drawn.cpt[:, column], level, prices))
-            for column, (value, level) in enumerate(zip(cpt, CPT_LEVELS, strict=True))
-        ),
-        tuple(interval(float(value), drawn.pgr[:, place]) for place, value in enumerate(curve.at(SHARES))),
-        drawn,
-    )
-
-
-def _random(gain: Floats, prices: Prices, seed: int) -> Ranking:
-    """Mean of `RANDOM_RUNS` runs; the interval is where 95 % of single runs fall, by their standard deviation."""
-    curves = [metrics.pgr_curve(scores, gain) for scores in metrics.random_scores(len(gain), seed=seed)]
-
-    def spread(values: Floats) -> Interval:
-        mean, width = float(values.mean()), 1.96 * float(values.std(ddof=1))
-        return Interval(mean, mean - width, mean + width)
-
-    cpt = np.array([[curve.cpt(level) for level in CPT_LEVELS] for curve in curves])
-    pgr = np.array([curve.at(SHARES) for curve in curves])
-    return Ranking(
-        RANDOM,
-        spread(np.array([curve.apgr() for curve in curves])),
-        tuple(spread(column) for column in cpt.T),
-        tuple(spread(_saved(column, level, prices)) for column, level in zip(cpt.T, CPT_LEVELS, strict=True)),
-        tuple(spread(column) for column in pgr.T),
-        None,
-    )
-
-
-def _saved(cpt: float | Floats, level: float, prices: Prices) -> Floats:
-    return metrics.cost_saved(cpt, level, strong_price=prices.strong, weak_price=prices.weak)
-
-
-def _compare(first: Ranking, second: Ranking) -> Comparison:
-    assert first.draws is not None
-    assert second.draws is not None
-    last = len(CPT_LEVELS) - 1
-    return Comparison(
-        first.name,
-        second.name,
-        interval(first.apgr.value - second.apgr.value, first.draws.apgr - second.draws.apgr),
-        interval(first.cpt[last].value - second.cpt[last].value, first.draws.cpt[:, last] - second.draws.cpt[:, last]),
-    )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _WIDTH = 140
 """Of tables that go into a file or a pipe."""
 
-FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings")
+FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings", "decisions")
 
 
 def add_commands(subparsers: Any, default_artifact: Path) -> None:
@@ -66,9 +66,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from scorer_service.artifact import ArtifactError
     from training import evaluate as evaluation
     from training import report
+    from training.rankings import Prices
     from training.tables import DataError
 
-    prices = evaluation.Prices(arguments.strong_usd, arguments.weak_usd)
+    prices = Prices(arguments.strong_usd, arguments.weak_usd)
     try:
         benchmarks = [_benchmark(argument, arguments) for argument in arguments.benchmark]
         names = [benchmark.name for benchmark in benchmarks]

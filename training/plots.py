@@ -10,8 +10,9 @@ mpl.use("Agg")  # Before pyplot: a server has no display.
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from training.evaluate import ORACLE, RANDOM, BenchmarkResult, Ranking
+from training.evaluate import ORACLE, BenchmarkResult
 from training.metrics import SHARES
+from training.rankings import RANDOM, Ranking
 
 _SIZE = (7.0, 5.0)
 

@@ -14,9 +14,10 @@ from rich.text import Text
 from dispatcher_service.routing import NEVER_STRONG
 from training import published
 from training.calibrate import DialPoint
-from training.evaluate import ArtifactResult, BenchmarkResult, Prices, Ranking
+from training.evaluate import ArtifactResult, BenchmarkResult
 from training.metrics import CPT_LEVELS, RANDOM_RUNS, SHARES, Interval
 from training.published import PublishedRow
+from training.rankings import Prices, Ranking
 
 _HEADER = (
     "router",

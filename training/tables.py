@@ -114,11 +114,23 @@ def read_table(path: Path) -> Table:
                 return Table(path, frame.cast({LINE: pl.Int64}), place="row")
             case ".csv":
                 return _csv(path)
-            case ".jsonl" | ".ndjson" | ".json":
+            case ".jsonl" | ".ndjson" | ".json" | ".log":
                 return _json_lines(path)
     except (pl.exceptions.PolarsError, csv.Error, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read as {path.suffix[1:]}: {_first_line(error)}") from error
     raise DataError(f"{path} is no .csv, .parquet or .jsonl file")
+
+
+def read_records(path: Path, schema: pl.Schema) -> Table:
+    """Read JSON lines of which only the parts in `schema` matter; what a line lacks is null.
+
+    Raises:
+        DataError: as `read_table`, or a part is of another type.
+    """
+    try:
+        return _json_lines(path, schema)
+    except (pl.exceptions.PolarsError, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read as JSON lines: {_first_line(error)}") from error
 
 
 def read_lines(path: Path) -> list[str]:
@@ -131,6 +143,29 @@ def read_lines(path: Path) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def write_rows(source: Path, lines: Sequence[int], out: Path) -> None:
+    """Copy some rows of a file to another of the same kind, with all their columns.
+
+    Args:
+        source: to read.
+        lines: the rows' places, as in column `LINE`.
+        out: to write.
+
+    Raises:
+        DataError: the two files are not of one kind.
+    """
+    if source.suffix.lower() != out.suffix.lower():
+        raise DataError(f"{out} must be a {source.suffix} file, as {source} is")
+    frame = read_table(source).frame.filter(pl.col(LINE).is_in(list(lines))).drop(LINE)
+    match out.suffix.lower():
+        case ".parquet":
+            frame.write_parquet(out, compression="zstd")
+        case ".csv":
+            frame.write_csv(out)
+        case _:
+            frame.write_ndjson(out)
 
 
 def fingerprint(path: Path) -> str:
@@ -162,7 +197,7 @@ def _csv(path: Path) -> Table:
     return Table(path, frame, tuple(bad))
 
 
-def _json_lines(path: Path) -> Table:
+def _json_lines(path: Path, schema: pl.Schema | None = None) -> Table:
     text = path.read_text(encoding="utf-8").split("\n")
     lines = pl.DataFrame({"text": text}).with_row_index(LINE, offset=1).cast({LINE: pl.Int64})
     lines = lines.filter(pl.col("text").str.strip_chars() != "")
@@ -171,7 +206,7 @@ def _json_lines(path: Path) -> Table:
     if not len(objects.frame):
         return objects
     content = io.BytesIO("\n".join(objects.frame["text"]).encode())
-    frame = pl.read_ndjson(content, infer_schema_length=None)
+    frame = pl.read_ndjson(content, schema=schema, infer_schema_length=None)
     return dataclasses.replace(objects, frame=frame.with_columns(objects.frame[LINE]))
 
 

@@ -10,6 +10,7 @@ from dispatcher_service.dispatch import Dispatcher, Finished, Started
 from dispatcher_service.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.gates import Gates
+from dispatcher_service.identity import OPEN
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.routing import Reason, Tier
 from tests.fakes import FakeScorer, FakeUpstream
@@ -47,6 +48,7 @@ class Bench:
                     for model, names in deployments.items()
                 },
                 tenants={"t": policy(**{"dial": FixedAlpha(0.5), "fallback_to_other_tier": True} | changes)},
+                auth=OPEN,
                 retries=retries or RetryPolicy(tries=1),
             ),
             scorer=FakeScorer(0.9),

@@ -45,6 +45,9 @@ class BrokenStore:
     ) -> bool:
         raise LedgerUnavailable("down")
 
+    async def delete_document(self, tenant_id: str, name: str) -> bool:
+        raise LedgerUnavailable("down")
+
 
 class Talk:
     """Conversations over a real use case on fakes."""

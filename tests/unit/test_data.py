@@ -3,11 +3,22 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from google.protobuf import json_format
 
+from pointsman.dispatcher.v1.chat_pb2 import Role
+from pointsman.dispatcher.v1.decision_pb2 import (
+    Decision,
+    DecisionRecord,
+    FeedbackRecord,
+    Preference,
+    RecordedMessage,
+    Tier,
+)
 from tests import shared_data
 from training import data
 from training.data import Battles, Format, Grades
@@ -204,3 +215,50 @@ def test_every_shared_file_is_read_whole() -> None:
     for name, (format_, prompts) in expected.items():
         read = data.read(shared_data.FOLDER / name)
         assert (read.format, len(read.content.prompts), read.bad_rows) == (format_, prompts, "")
+
+
+def decision(prompt: str | None, tier: "Tier.ValueType", **feedback: Any) -> str:
+    """A line as the dispatcher exports it; the same definition, so that neither side can drift alone."""
+    record = DecisionRecord(request_id="r", decision=Decision(tier=tier, model="m"))
+    if prompt is not None:
+        said = [(Role.ROLE_SYSTEM, "be brief"), (Role.ROLE_USER, prompt), (Role.ROLE_ASSISTANT, "yes")]
+        record.text.messages.extend(RecordedMessage(role=role, text=text) for role, text in said)
+    if feedback:
+        record.feedback.CopyFrom(FeedbackRecord(**feedback))
+    return json_format.MessageToJson(record, preserving_proto_field_name=True, indent=None)
+
+
+def test_preferences_in_the_decision_log_compare_the_tiers(write: Write) -> None:
+    lines = [
+        decision("q1", Tier.TIER_STRONG, preference=Preference.PREFERENCE_CHOSEN),
+        decision("q2", Tier.TIER_WEAK, preference=Preference.PREFERENCE_CHOSEN),
+        decision("q3", Tier.TIER_WEAK, preference=Preference.PREFERENCE_OTHER),
+        decision("q4", Tier.TIER_STRONG, preference=Preference.PREFERENCE_TIE),
+        decision("no feedback", Tier.TIER_STRONG),
+        decision(None, Tier.TIER_STRONG, rating=1.0),
+    ]
+    read = data.read(write("decisions.jsonl", "\n".join(lines)))
+    assert read.format is Format.DECISIONS
+    labelled = read.pair()
+    assert labelled.prompts == ("q1", "q2", "q3", "q4")
+    np.testing.assert_array_equal(labelled.labels, [1, 0, 1, 0.5])
+
+
+def test_a_rating_makes_a_pair_only_where_both_tiers_were_rated_on_a_prompt(write: Write) -> None:
+    lines = [
+        decision("q1", Tier.TIER_STRONG, rating=1.0),
+        decision("q1", Tier.TIER_WEAK, rating=0.0),
+        decision("q1", Tier.TIER_WEAK, rating=0.5),
+        decision("q2", Tier.TIER_WEAK, rating=0.0),
+    ]
+    read = data.read(write("decisions.jsonl", "\n".join(lines)))
+    assert isinstance(read.content, AnswerMatrix)
+    np.testing.assert_array_equal(read.content.quality, [[1, 0.25], [np.nan, 0]])
+    assert read.pair().prompts == ("q1",)
+
+
+def test_a_decision_log_without_texts_says_what_is_missing(write: Write) -> None:
+    with pytest.raises(DataError, match="none of 1 records has both text and feedback: keep texts"):
+        data.read(write("decisions.jsonl", decision(None, Tier.TIER_WEAK)))
+    with pytest.raises(DataError, match=r"line 1: the rating is not in \[0, 1\]"):
+        data.read(write("decisions.jsonl", decision("q", Tier.TIER_WEAK, rating=7.0)))

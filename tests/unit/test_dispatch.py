@@ -27,6 +27,7 @@ from dispatcher_service.errors import (
     UpstreamUnavailable,
 )
 from dispatcher_service.gates import Gates
+from dispatcher_service.identity import OPEN
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
@@ -87,6 +88,7 @@ class Bench:
             },
             deployments=deployments,
             tenants={"t": policy(**changes)},
+            auth=OPEN,
         )
         self.dispatcher = self.rebuilt()
 

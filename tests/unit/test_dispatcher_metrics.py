@@ -3,6 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.errors import Unauthenticated
 from dispatcher_service.failover import AttemptResult
@@ -13,6 +14,7 @@ from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, request
 LABELS = {
     "requests_total": {"method", "status"},
     "errors_total": {"reason"},
+    "auth_total": {"method", "result"},
     "decisions_total": {"tenant", "tier"},
     "decision_reasons_total": {"reason", "tier"},
     "cost_usd_total": {"tenant", "model"},
@@ -48,6 +50,7 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics = Metrics(registry, tenants=["t"])
     metrics.call_ended("Complete", "OK", 0.1)
     metrics.call_failed("INVALID_REQUEST")
+    metrics.authenticated(Method.API_KEY, Result.OK)
     metrics.scorer_called("OK", 0.01)
     with metrics.in_flight("Complete"):
         pass

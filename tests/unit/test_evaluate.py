@@ -13,7 +13,8 @@ from tests import artifacts
 from tests.artifacts import MIDDLE, STRONG, WEAK
 from training import evaluate, metrics, published, tables
 from training.corpus import LabelledSet
-from training.evaluate import Benchmark, Prices
+from training.evaluate import Benchmark
+from training.rankings import Prices
 from training.tables import DataError
 
 PRICES = Prices(10.0, 1.0)

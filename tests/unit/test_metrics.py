@@ -1,7 +1,11 @@
 """PGR, APGR and CPT on examples that can be followed by hand, and the bootstrap against a plain loop."""
 
+import random as random_module
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training import metrics
 from training.metrics import CPT_LEVELS, Interval, NoGapError, PgrCurve, Resampling, apgr, pgr_curve, ranking_draws
@@ -144,3 +148,22 @@ def test_the_length_baseline_counts_characters() -> None:
 
 def test_a_curve_knows_its_values_between_points() -> None:
     assert PgrCurve(np.array([0.0, 1.0]), np.array([0.0, 1.0])).at(0.4) == pytest.approx(0.4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1.0, 0.0, 1.0])), min_size=1, max_size=30).filter(
+        lambda rows: sum(gain for _, gain in rows) > 0
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_neither_the_order_of_rows_nor_the_scale_of_scores_matters(
+    rows: list[tuple[int, float]], random: random_module.Random
+) -> None:
+    curve = pgr_curve(*zip(*rows, strict=True))
+    shuffled = random.sample(rows, len(rows))
+    other = pgr_curve([score**3 - 7 for score, _ in shuffled], [gain for _, gain in shuffled])
+    np.testing.assert_allclose(curve.pgr, other.pgr)
+    assert curve.apgr() == pytest.approx(other.apgr())
+    for level in CPT_LEVELS:
+        assert curve.cpt(level) == pytest.approx(other.cpt(level))
+        assert curve.at(curve.cpt(level)) == pytest.approx(level)

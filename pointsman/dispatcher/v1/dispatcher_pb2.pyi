@@ -9,6 +9,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pointsman.dispatcher.v1 import chat_pb2 as _chat_pb2
 from pointsman.dispatcher.v1 import decision_pb2 as _decision_pb2
 import builtins as _builtins
@@ -21,6 +22,46 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Idempotency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdempotencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Idempotency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDEMPOTENCY_UNSPECIFIED: _Idempotency.ValueType  # 0
+    """The caller gave no id, or the tenant keeps no results."""
+    IDEMPOTENCY_KEPT: _Idempotency.ValueType  # 1
+    """Kept: a retry gets this result."""
+    IDEMPOTENCY_REPLAYED: _Idempotency.ValueType  # 2
+    """This is the first result again. Its costs are those of the first call."""
+    IDEMPOTENCY_TOO_LARGE: _Idempotency.ValueType  # 3
+    """Larger than 1 MiB and not kept: a retry runs anew."""
+    IDEMPOTENCY_NOT_KEPT: _Idempotency.ValueType  # 4
+    """It could not be written: a retry runs anew."""
+
+class Idempotency(_Idempotency, metaclass=_IdempotencyEnumTypeWrapper):
+    """Idempotency says what became of a result under the request id that the
+    caller gave. A tenant keeps results for a while (`idempotency_retention`). A
+    retry with the same id and body in that time gets the first result again, as
+    one message or as a stream of the decision, one delta per choice and the end:
+    it calls no model and costs nothing. While the first is being answered, the
+    retry fails with ABORTED and RetryInfo; another body under the same id fails
+    with INVALID_ARGUMENT. An error that cost nothing is not kept; one that cost
+    something is, and is returned again. After a crash the request runs anew.
+    """
+
+IDEMPOTENCY_UNSPECIFIED: Idempotency.ValueType  # 0
+"""The caller gave no id, or the tenant keeps no results."""
+IDEMPOTENCY_KEPT: Idempotency.ValueType  # 1
+"""Kept: a retry gets this result."""
+IDEMPOTENCY_REPLAYED: Idempotency.ValueType  # 2
+"""This is the first result again. Its costs are those of the first call."""
+IDEMPOTENCY_TOO_LARGE: Idempotency.ValueType  # 3
+"""Larger than 1 MiB and not kept: a retry runs anew."""
+IDEMPOTENCY_NOT_KEPT: Idempotency.ValueType  # 4
+"""It could not be written: a retry runs anew."""
+Global___Idempotency: _TypeAlias = Idempotency  # noqa: Y015
 
 @_typing.final
 class CompleteRequest(_message.Message):
@@ -55,7 +96,9 @@ class CompleteRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request, at most 128 characters of printable
-    ASCII. Returned and logged. Default (empty): the dispatcher makes one.
+    ASCII. Returned and logged. Choose a new one for each request, and the
+    same for its retries (see Idempotency). Default (empty): the dispatcher
+    makes one, and no result is kept.
     """
     alpha: _builtins.float
     """Overrides the tenant's alpha for this request, where the tenant's policy
@@ -106,8 +149,11 @@ class CompleteResponse(_message.Message):
     CHOICES_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's request id, or the one the dispatcher made."""
+    idempotency: Global___Idempotency.ValueType
+    """Whether this is the first result, and whether a retry would get it."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """Which model answered, why, and what it cost."""
@@ -132,10 +178,11 @@ class CompleteResponse(_message.Message):
         choices: _abc.Iterable[_chat_pb2.Choice] | None = ...,
         usage: _chat_pb2.Usage | None = ...,
         origin: _chat_pb2.Origin | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "decision", b"decision", "origin", b"origin", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices", b"choices", "decision", b"decision", "idempotency", b"idempotency", "origin", b"origin", "request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,8 +310,11 @@ class StreamStarted(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's request id, or the one the dispatcher made."""
+    idempotency: Global___Idempotency.ValueType
+    """REPLAYED if this stream is the first result again, else unspecified."""
     @_builtins.property
     def decision(self) -> _decision_pb2.Decision:
         """The decision. Its costs are not known yet (`COST_SOURCE_PENDING`)."""
@@ -274,10 +324,11 @@ class StreamStarted(_message.Message):
         *,
         request_id: _builtins.str = ...,
         decision: _decision_pb2.Decision | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "idempotency", b"idempotency", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,6 +420,9 @@ class StreamFinished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_FIELD_NUMBER: _builtins.int
+    idempotency: Global___Idempotency.ValueType
+    """Whether this is the first result, and whether a retry would get it."""
     @_builtins.property
     def finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_chat_pb2.FinishReason.ValueType]:
         """Why the model stopped: one per choice, by index."""
@@ -392,10 +446,11 @@ class StreamFinished(_message.Message):
         usage: _chat_pb2.Usage | None = ...,
         decision: _decision_pb2.Decision | None = ...,
         origin: _chat_pb2.Origin | None = ...,
+        idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "idempotency", b"idempotency", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,73 @@
+"""The dispatcher's decision log as training data: what people thought of the answers to conversations that were kept.
+
+A preference says which tier's answer was better. A rating is of the one answer that was given: it makes a pair only
+where the same prompt was also answered, and rated, by the other tier. Records without text or without feedback say
+nothing here and are passed over.
+"""
+
+import dataclasses
+
+import polars as pl
+
+from training import tables
+from training.tables import LINE, DataError, Table
+
+_SCHEMA = pl.Schema(
+    {
+        "decision": pl.Struct({"tier": pl.String}),
+        "text": pl.Struct({"messages": pl.List(pl.Struct({"role": pl.String, "text": pl.String}))}),
+        "feedback": pl.Struct({"rating": pl.Float64, "preference": pl.String}),
+    }
+)
+"""The parts of a `pointsman.dispatcher.v1.DecisionRecord` that are read."""
+
+_BETTER = {"PREFERENCE_CHOSEN": 1.0, "PREFERENCE_OTHER": 0.0, "PREFERENCE_TIE": 0.5}
+
+
+def read(table: Table) -> Table:
+    """prompt, strong, weak: the quality of each tier's answer in [0, 1], NaN where nobody told.
+
+    Raises:
+        DataError: no record has both text and feedback.
+    """
+    table = tables.read_records(table.path, _SCHEMA)
+    told = pl.col("text").is_not_null() & pl.col("feedback").is_not_null()
+    frame = table.frame.filter(told)
+    if not len(frame) and len(table.frame):
+        raise DataError(
+            f"{table.path}: none of {len(table.frame)} records has both text and feedback: keep texts (log_text), "
+            "record feedback, and export with `pointsman decisions export`"
+        )
+    message = pl.element()
+    spoken = message.struct.field("text").filter(message.struct.field("role") == "ROLE_USER")
+    spoken = spoken.filter(spoken.str.strip_chars() != "")
+    flat = frame.select(
+        LINE,
+        pl.col("decision").struct.field("tier"),
+        pl.col("text").struct.field("messages").list.eval(spoken).list.last().alias("prompt"),
+        pl.col("feedback").struct.field("rating"),
+        pl.col("feedback").struct.field("preference").replace_strict(_BETTER, default=None).alias("chosen"),
+    )
+    rating, chosen = pl.col("rating"), pl.col("chosen")
+    table = dataclasses.replace(table, frame=flat).sift(
+        (pl.col("prompt").is_null(), "no user message has text"),
+        (~pl.col("tier").is_in(["TIER_STRONG", "TIER_WEAK"]), "the decision has no tier"),
+        (rating.is_null() & chosen.is_null(), "the feedback is neither a rating nor a preference"),
+        (rating.is_not_null() & ~rating.is_between(0.0, 1.0), "the rating is not in [0, 1]"),
+    )
+    went_strong = pl.col("tier") == "TIER_STRONG"
+    given = pl.coalesce(chosen, rating)
+    other = 1.0 - chosen  # null for a rating
+    sides = table.frame.with_columns(
+        strong=pl.when(went_strong).then(given).otherwise(other),
+        weak=pl.when(went_strong).then(other).otherwise(given),
+    )
+    compared = sides.filter(chosen.is_not_null()).select(LINE, "prompt", "strong", "weak")
+    rated = (
+        sides.filter(chosen.is_null())
+        .group_by("prompt", maintain_order=True)
+        .agg(pl.col(LINE).first(), pl.col("strong", "weak").mean())
+        .select(LINE, "prompt", "strong", "weak")
+    )
+    found = pl.concat([compared, rated]).sort(LINE).with_columns(pl.col("strong", "weak").fill_null(float("nan")))
+    return dataclasses.replace(table, frame=found)
