@@ -6,6 +6,8 @@ python -m dispatcher_service --help                list the settings
 """
 
 import asyncio
+import contextlib
+import importlib.metadata
 import logging
 import os
 import random
@@ -18,24 +20,35 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
-from dispatcher_service.decision_log import DecisionLog
+from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import AuthMode
+from dispatcher_service.ledger.contract import Ledger
+from dispatcher_service.ledger.opening import open_ledger
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.rendering import record_json
+from dispatcher_service.record_metrics import RecordMetrics
+from dispatcher_service.record_store import RecordStore
+from dispatcher_service.recorder import Recorder
+from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records_servicer import RecordServicer
+from dispatcher_service.redaction import Redact
 from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
+from dispatcher_service.tracing import NoTracing, Tracing
 from dispatcher_service.upstream import OpenAIUpstream
-from pointsman.dispatcher.v1 import dispatcher_pb2_grpc
+from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
@@ -66,12 +79,12 @@ async def _serve(settings: Settings) -> None:
     _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
+    record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
     tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
-    try:
-        decision_log = DecisionLog(settings.decision_log)
-    except OSError as error:
-        raise StartError(f"DISPATCHER_DECISION_LOG={settings.decision_log}: {error.strerror}") from error
+    tracing = _open_tracing(settings)
+    ledger = _open_ledger(settings.ledger)
+    store = RecordStore(ledger, retention=settings.decision_retention)
     try:
         upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
     except CredentialError as error:
@@ -80,17 +93,29 @@ async def _serve(settings: Settings) -> None:
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
     scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
 
+    recorder = Recorder(
+        lines=_open_decision_log(settings),
+        store=store,
+        catalogue=lambda: catalogue,
+        scorer=scorer,
+        redact=_load_redaction(settings.redaction),
+        lost=record_metrics.lost,
+        shadowed=record_metrics.shadowed,
+        trace_id=tracing.trace_id,
+        max_queue=settings.record_queue,
+    )
+
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
-        if decision_log.enabled:
-            decision_log.write(record_json(outcome))
+        recorder.record(outcome)
+        tracing.observe(outcome)
 
-    servicer = DispatcherServicer(
-        dispatcher=Dispatcher(
+    conversations = Conversations(
+        Dispatcher(
             catalogue=catalogue,
-            scorer=scorer,
-            upstream=upstream,
+            scorer=tracing.scorer(scorer),
+            upstream=tracing.upstream(upstream),
             gates=gates,
             record=record,
             clock=time.monotonic,
@@ -98,34 +123,57 @@ async def _serve(settings: Settings) -> None:
             sleep=asyncio.sleep,
             draw=random.random,
         ),
-        auth=Authenticator(
-            mode=catalogue.auth.mode,
-            catalogue=lambda: catalogue,
-            tokens=tokens,
-            default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
-            observe=metrics.authenticated,
-            wall_clock=time.time,
-        ),
+        documents=ledger,
+        catalogue=lambda: catalogue,
+        observe=record_metrics.conversation_store,
+    )
+    auth = Authenticator(
+        mode=catalogue.auth.mode,
+        catalogue=lambda: catalogue,
+        tokens=tokens,
+        default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
+        observe=metrics.authenticated,
+        wall_clock=time.time,
+    )
+    servicer = DispatcherServicer(
+        dispatcher=conversations,
+        auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
     )
+    record_servicer = RecordServicer(
+        store=store,
+        recorder=recorder,
+        auth=auth,
+        catalogue=lambda: catalogue,
+        metrics=metrics,
+        wall_clock=time.time,
+    )
+    recording = asyncio.create_task(recorder.run())
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
+        records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer each tenant's policy answers."""
 
     async def close() -> None:
+        await conversations.close()
+        recording.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await recording
+        await recorder.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
-        decision_log.close()
+        await ledger.close()
+        await tracing.close()
 
     await serve(
         ServerSpec(
             service="dispatcher",
-            grpc_services=[SERVICE],
+            grpc_services=[SERVICE, RECORD_SERVICE],
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             registry=registry,
@@ -162,6 +210,49 @@ def _load(config: str) -> Catalogue:
             return load_catalogue(path)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _open_ledger(url: str) -> Ledger:
+    try:
+        return open_ledger(url)
+    except (ValueError, LedgerUnavailable) as error:
+        raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
+
+
+def _open_decision_log(settings: Settings) -> Lines | None:
+    destination = settings.decision_log
+    if destination == "none":
+        return None
+    if destination == "stdout":
+        return StdoutLines()
+    try:
+        return FileLines(
+            Path(destination),
+            max_bytes=settings.decision_log_max_bytes,
+            max_age=settings.decision_log_max_age,
+            keep=settings.decision_log_keep,
+        )
+    except OSError as error:
+        raise StartError(f"DISPATCHER_DECISION_LOG={destination}: {error.strerror}") from error
+
+
+def _open_tracing(settings: Settings) -> Tracing:
+    if settings.tracing == "none":
+        return NoTracing()
+    try:
+        # The extra `otel` is needed only here.
+        from dispatcher_service.otel_tracing import OtelTracing  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise StartError(f"DISPATCHER_TRACING=otlp needs {error.name}: pip install 'pointsman[otel]'") from error
+    name = os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
+    return OtelTracing(service_name=name, version=importlib.metadata.version("pointsman"))
+
+
+def _load_redaction(path: str) -> Redact:
+    try:
+        return redaction.load(path)
+    except ValueError as error:
+        raise StartError(f"DISPATCHER_REDACTION={error}") from error
 
 
 def _check_config(path: Path) -> int:

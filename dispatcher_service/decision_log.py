@@ -1,53 +1,121 @@
-"""One line per request, for people and for training. It holds no text of conversations."""
+"""Where the lines of the decision log go: a file that is rotated, standard output, or nowhere.
 
-import logging
+A sink's methods block and are called from one thread that is not the event loop's (see `recorder`). What cannot be
+written raises `OSError`; losing it is the caller's to count. OTLP is another sink, in `decision_log_otlp`.
+"""
+
+import os
 import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
-
-from pointsman.runtime.logs import fields
-
-logger = logging.getLogger(__name__)
+from typing import Protocol
 
 
-class DecisionLog:
-    """Appends lines to a file or to standard output.
+class Lines(Protocol):
+    """Takes lines of JSON."""
 
-    A line that cannot be written is lost: answering a caller who has paid comes first. The first loss is logged.
-    """
-
-    def __init__(self, destination: str) -> None:
-        """`destination` is `none`, `stdout` or a path.
+    def write(self, lines: Sequence[str]) -> None:
+        """Append lines, none of which has a line break.
 
         Raises:
-            OSError: the file cannot be opened for appending.
+            OSError: some of them may be lost.
         """
-        self._file: TextIO | None = None
-        if destination == "stdout":
-            self._file = sys.stdout
-        elif destination != "none":
-            # Line-buffered: after a kill the log ends with a whole line, and readers can follow it.
-            self._file = Path(destination).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
-        self._lost = 0
-
-    @property
-    def enabled(self) -> bool:
-        """False if lines go nowhere, so that making them can be skipped."""
-        return self._file is not None
-
-    def write(self, line: str) -> None:
-        """Append one line; `line` has no line break."""
-        if self._file is None:
-            return
-        try:
-            self._file.write(line + "\n")
-            self._file.flush()
-        except OSError as error:
-            if self._lost == 0:
-                logger.error("the decision log cannot be written: records are lost", extra=fields(error=str(error)))
-            self._lost += 1
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None and self._file is not sys.stdout:
+        """Write out what is held back, and let go."""
+
+
+class StdoutLines:
+    """Standard output, which is the process's own."""
+
+    def write(self, lines: Sequence[str]) -> None:
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class FileLines:
+    """Appends to a file, and starts a new one when it is too large or too old. Old ones are deleted after a while.
+
+    A full file is renamed to `NAME.20261124T081933.123456Z`, the time at which it was closed. Several processes may
+    share the file: each line is appended whole, and whoever finds it renamed opens the new one.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        max_age: float,
+        keep: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Open or create the file.
+
+        Args:
+            path: where lines are appended.
+            max_bytes: size beyond which the file is closed.
+            max_age: seconds after its beginning when it is closed.
+            keep: seconds that closed files are kept; 0 keeps them for good.
+            clock: seconds since the epoch.
+
+        Raises:
+            OSError: it cannot be opened for appending.
+        """
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._keep = keep
+        self._clock = clock
+        self._file = self._open()
+
+    def write(self, lines: Sequence[str]) -> None:
+        if self._was_renamed():
             self._file.close()
+            self._file = self._open()
+        if self._is_full():
+            self._rotate()
+        # One system call per batch: with O_APPEND the lines of several processes do not mix.
+        batch = "".join(f"{line}\n" for line in lines).encode()
+        if self._file.write(batch) != len(batch):
+            raise OSError("the file took a part of the lines only: is the disk full?")
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self) -> FileIO:
+        opened = self._path.open("ab", buffering=0)
+        # An empty file begins now. Where the system knows no time of birth, a restart counts from the last line.
+        status = os.fstat(opened.fileno())
+        self._begun = self._clock() if status.st_size == 0 else getattr(status, "st_birthtime", status.st_mtime)
+        return opened
+
+    def _was_renamed(self) -> bool:
+        try:
+            return not os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return True
+
+    def _is_full(self) -> bool:
+        size = os.fstat(self._file.fileno()).st_size
+        return size > 0 and (size >= self._max_bytes or self._clock() - self._begun >= self._max_age)
+
+    def _rotate(self) -> None:
+        now = self._clock()
+        closed_at = datetime.fromtimestamp(now, tz=UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._file.close()
+        self._path.rename(self._path.with_name(f"{self._path.name}.{closed_at}"))
+        self._file = self._open()
+        if self._keep == 0:
+            return
+        for old in self._path.parent.glob(f"{self._path.name}.*Z"):
+            # Another process may have been quicker.
+            with suppress(FileNotFoundError):
+                if now - old.stat().st_mtime > self._keep:
+                    old.unlink()

@@ -7,6 +7,7 @@
     ├── Unauthenticated           UNAUTHENTICATED    no usable credential; says nothing that tells which
     ├── IdentityUnavailable       UNAVAILABLE        who calls cannot be told: the token issuer's keys cannot be read
     ├── Forbidden                 PERMISSION_DENIED  the tenant's policy does not allow it
+    ├── NotFound                  NOT_FOUND          what is asked about is not there, or not there any more
     ├── InFlight                  ABORTED            the same request is being answered; carries when to come back
     ├── FirstFailed               the first status   the same request failed before, and that cost something
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
@@ -80,6 +81,13 @@ class Forbidden(PointsmanError):
 
     status = "PERMISSION_DENIED"
     reason = "FORBIDDEN"
+
+
+class NotFound(PointsmanError):
+    """What is asked about is not there, or belongs to someone else: the caller is not told which."""
+
+    status = "NOT_FOUND"
+    reason = "NOT_FOUND"
 
 
 class IdempotencyConflict(InvalidRequest):

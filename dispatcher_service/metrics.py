@@ -21,11 +21,17 @@ _BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, Breake
 
 MAX_TENANT_LABELS = 200
 OTHER = "other"
-_PREFIX = "pointsman_dispatcher"
+PREFIX = "pointsman_dispatcher"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 # Tie-half probabilities crowd between .4 and .7: the buckets are finer there.
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+
+
+def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
+    """The label of a tenant: the first of the configured ones, in the file's order, have one of their own."""
+    own = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+    return lambda tenant_id: tenant_id if tenant_id in own else OTHER
 
 
 class Metrics:
@@ -33,16 +39,16 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
         """`tenants` are the configured ones, in the file's order: the first 200 get a label of their own."""
-        self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+        self._tenant = tenant_labels(tenants)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{_PREFIX}_{name}", text, labels, registry=registry)
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{_PREFIX}_{name}", text, labels, registry=registry)
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
 
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
@@ -132,8 +138,7 @@ class Metrics:
         self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
         if outcome.choice is None:
             return
-        tenant = outcome.request.tenant_id
-        label = tenant if tenant in self._tenants else OTHER
+        label = self._tenant(outcome.request.tenant_id)
         self._observe_choice(label, outcome.choice)
         if outcome.deployment is not None:
             self._upstream.labels(outcome.choice.model).observe(outcome.upstream_seconds)

@@ -1,17 +1,15 @@
-"""Values to protos: decisions, answers, usage, and the record of a request."""
+"""Values to protos: decisions, answers, usage."""
 
 from collections.abc import Sequence
 
-from google.protobuf import json_format, timestamp_pb2
-
 from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Delta, FinishReason, Idempotency, Logprobs, Origin, TokenLogprob
-from dispatcher_service.outcome import Bill, Choice, Outcome
+from dispatcher_service.outcome import Bill, Choice
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Reason, Tier
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
-_TIERS = {Tier.WEAK: decision_pb2.TIER_WEAK, Tier.STRONG: decision_pb2.TIER_STRONG}
+TIERS = {Tier.WEAK: decision_pb2.TIER_WEAK, Tier.STRONG: decision_pb2.TIER_STRONG}
 _REASONS = {
     Reason.AT_OR_ABOVE_ALPHA: decision_pb2.REASON_AT_OR_ABOVE_ALPHA,
     Reason.BELOW_ALPHA: decision_pb2.REASON_BELOW_ALPHA,
@@ -61,7 +59,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
     """`bill` is `None` while nothing is known of the cost."""
     made, prediction = choice.decision, choice.prediction
     message = decision_pb2.Decision(
-        tier=_TIERS[made.tier],
+        tier=TIERS[made.tier],
         model=choice.model,
         reason=_REASONS[made.reason],
         alpha=made.alpha,
@@ -148,34 +146,4 @@ def _token_logprob(token: TokenLogprob) -> chat_pb2.TokenLogprob:
         top_logprobs=[
             chat_pb2.TopLogprob(token=top.token, logprob=top.logprob, token_bytes=top.token_bytes) for top in token.top
         ],
-    )
-
-
-def record_json(outcome: Outcome) -> str:
-    """The outcome as the DecisionRecord that the decision log holds: one line of proto3 JSON, snake_case keys."""
-    return json_format.MessageToJson(_record(outcome), preserving_proto_field_name=True, indent=None)
-
-
-def _record(outcome: Outcome) -> decision_pb2.DecisionRecord:
-    received_at = timestamp_pb2.Timestamp()
-    received_at.FromNanoseconds(int(outcome.received_at * 1e9))
-    chat = outcome.request.chat
-    return decision_pb2.DecisionRecord(
-        request_id=outcome.request.request_id,
-        tenant_id=outcome.request.tenant_id,
-        received_at=received_at,
-        method=outcome.method,
-        status=outcome.status,
-        error_reason=outcome.error_reason,
-        decision=None if outcome.choice is None else decision(outcome.choice, outcome.bill),
-        deployment="" if outcome.deployment is None else outcome.deployment.name,
-        usage=None if outcome.bill is None else usage(outcome.bill.usage),
-        finish_reasons=finish_reasons(outcome.finish_reasons),
-        labels=outcome.request.labels,
-        total_seconds=outcome.total_seconds,
-        scorer_seconds=outcome.scorer_seconds,
-        upstream_seconds=outcome.upstream_seconds,
-        time_to_first_token_seconds=outcome.first_token_seconds or 0.0,
-        message_count=len(chat.messages),
-        text_bytes=chat.text_bytes,
     )

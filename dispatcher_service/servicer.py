@@ -3,19 +3,16 @@
 import contextlib
 from typing import Any
 
-import grpc
-
 from dispatcher_service import rendering, translation
 from dispatcher_service.answer import Delta
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Broken, Started
-from dispatcher_service.errors import InvalidRequest, PointsmanError
 from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
+from dispatcher_service.statuses import to_status
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.runtime.boundary import Boundary
-from pointsman.runtime.status import RichStatus, Violation
 
 SERVICE = dispatcher_pb2.DESCRIPTOR.services_by_name["DispatcherService"].full_name
 
@@ -30,7 +27,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         self._auth = auth
         self._metrics = metrics
         self._max_conversation_bytes = max_conversation_bytes
-        self._boundary = Boundary(to_status=_to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
 
     async def Complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
         """See the proto."""
@@ -107,18 +104,3 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
             timeout=context.time_remaining(),
             max_conversation_bytes=self._max_conversation_bytes,
         )
-
-
-def _to_status(error: Exception) -> RichStatus | None:
-    if not isinstance(error, PointsmanError):
-        return None
-    violations = (Violation(error.field, error.mend),) if isinstance(error, InvalidRequest) else ()
-    return RichStatus(
-        code=grpc.StatusCode[error.status],
-        message=str(error),
-        reason=error.reason,
-        violations=violations,
-        retry_after=error.retry_after,
-        # A request that ends in an error has still cost what it has cost.
-        metadata={"cost_nano_usd": str(error.cost)} if error.cost else {},
-    )

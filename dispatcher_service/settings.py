@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dispatcher_service.redaction import BUILT_IN
 from pointsman.runtime.settings import setting
 
 PREFIX = "DISPATCHER"
@@ -36,11 +37,59 @@ class Settings:
         "and change any budget. Set it only where a mesh or a network policy decides who reaches the port.",
         unit="true or false",
     )
+    ledger: str = setting(
+        "memory:",
+        meaning="Where money, conversations and records are kept: `memory:` forgets them at the end, `sqlite:PATH` is "
+        "for the dispatchers of one host, `redis://HOST:PORT/DB` (Redis or Valkey) for many.",
+        unit="URL",
+    )
     decision_log: str = setting(
         "none",
-        meaning="Where one JSON DecisionRecord per request goes: `none`, `stdout`, or a file to append to. It holds "
-        "no text of conversations.",
-        unit="none, stdout or path",
+        meaning="Where one JSON line per request and feedback goes: `none`, `stdout`, `otlp` (OpenTelemetry logs, set "
+        "up by the OTEL_… variables; extra `otel`), or a file to append to. Lines hold no text of conversations.",
+        unit="none, stdout, otlp or path",
+    )
+    decision_log_max_bytes: int = setting(
+        104_857_600,
+        meaning="Size at which a decision log file is closed and a new one begun.",
+        unit="bytes",
+        minimum=1,
+    )
+    decision_log_max_age: float = setting(
+        86_400.0, meaning="Age at which it is closed.", unit="seconds", minimum=1, maximum=34_560_000
+    )
+    decision_log_keep: float = setting(
+        2_592_000.0,
+        meaning="How long closed files are kept; 0 keeps them for good.",
+        unit="seconds",
+        minimum=0,
+        maximum=345_600_000,
+    )
+    decision_retention: float = setting(
+        86_400.0,
+        meaning="How long GetDecision finds a request, in the ledger's backend; 0 keeps no records there and no text.",
+        unit="seconds",
+        minimum=0,
+        maximum=34_560_000,
+    )
+    record_queue: int = setting(
+        4096,
+        meaning="Records that may wait to be written; those beyond are lost, and counted.",
+        unit="records",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    redaction: str = setting(
+        BUILT_IN,
+        meaning="The function that every text of a tenant with log_text passes before it is kept; the built-in one "
+        "takes out e-mail addresses and keys.",
+        unit="module:function",
+    )
+    tracing: str = setting(
+        "none",
+        meaning="`otlp` sends OpenTelemetry traces, set up by the OTEL_… variables (extra `otel`).",
+        unit="exporter",
+        choices=("none", "otlp"),
     )
     max_conversation_bytes: int = setting(
         1_048_576,

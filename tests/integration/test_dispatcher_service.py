@@ -275,7 +275,8 @@ async def test_the_metrics_add_up_to_the_answers(dispatcher: ServiceProcess, cal
 
 async def _record(directory: Path, request_id: str) -> Any:
     for _ in range(500):
-        for line in (directory / "decisions.jsonl").read_text().splitlines():
+        whole, _, _ = (directory / "decisions.jsonl").read_text().rpartition("\n")  # the last line may be in the making
+        for line in whole.splitlines():
             record = json.loads(line)
             if record["request_id"] == request_id:
                 return record

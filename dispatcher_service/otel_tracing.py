@@ -1,0 +1,267 @@
+"""Traces with OpenTelemetry, sent over OTLP/HTTP. Needs the extra `otel`.
+
+Endpoint, headers, sampler and batching are OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT and its kin).
+Attributes have GenAI's and RPC's semantic names where there are some, and `pointsman.` names for routing and cost. No
+attribute holds text of a conversation, a credential or an error's words.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode
+
+from dispatcher_service.answer import Completion, Delta, End, FinishReason, Origin
+from dispatcher_service.catalogue import Api, Deployment
+from dispatcher_service.chat import Chat
+from dispatcher_service.errors import PointsmanError
+from dispatcher_service.outcome import Outcome, Prediction
+from dispatcher_service.ports import Scorer, Upstream
+from dispatcher_service.pricing import Usage
+from dispatcher_service.routing import ModelPair
+from pointsman.runtime.boundary import Ended
+
+_CLIENT_FAULTS = frozenset(
+    {"INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED",
+     "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "CANCELLED"}
+)  # fmt: skip
+"""Statuses that do not make a server's span an error (OpenTelemetry's conventions for gRPC)."""
+
+Attribute = str | bool | int | float | list[str]
+
+
+class OtelTracing:
+    """Implements `tracing.Tracing`."""
+
+    def __init__(self, *, service_name: str, version: str) -> None:
+        resource = Resource.create({"service.name": service_name, "service.version": version})
+        self._provider = TracerProvider(resource=resource)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("pointsman.dispatcher", version)
+
+    @contextlib.contextmanager
+    def call(self, method: str, context: Any) -> Iterator[Ended]:
+        """See `tracing.Tracing.call`."""
+        caller = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        with self._tracer.start_as_current_span(
+            method,
+            context=propagate.extract(caller),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+
+            def ended(status: str) -> None:
+                span.set_attribute("rpc.response.status_code", status)
+                if status != "OK":
+                    span.set_attribute("error.type", status)
+                    if status not in _CLIENT_FAULTS:
+                        span.set_status(StatusCode.ERROR)
+
+            yield ended
+
+    def scorer(self, inner: Scorer) -> Scorer:
+        """See `tracing.Tracing.scorer`."""
+        return _TracedScorer(inner, self._tracer)
+
+    def upstream(self, inner: Upstream) -> Upstream:
+        """See `tracing.Tracing.upstream`."""
+        return _TracedUpstream(inner, self._tracer)
+
+    def observe(self, outcome: Outcome) -> None:
+        """See `tracing.Tracing.observe`."""
+        span = trace.get_current_span()
+        # An upstream call that is drained after its caller has gone ends later than the span.
+        if span.is_recording():
+            span.set_attributes(_outcome(outcome))
+
+    def headers(self) -> Mapping[str, str]:
+        """See `tracing.Tracing.headers`."""
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier)
+        return carrier
+
+    def trace_id(self) -> str:
+        """See `tracing.Tracing.trace_id`."""
+        context = trace.get_current_span().get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else ""
+
+    async def close(self) -> None:
+        """See `tracing.Tracing.close`. Waits up to OTEL_EXPORTER_OTLP_TIMEOUT for a collector that is away."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+
+class _TracedScorer:
+    """Implements `ports.Scorer`."""
+
+    def __init__(self, inner: Scorer, tracer: trace.Tracer) -> None:
+        self._inner = inner
+        self._tracer = tracer
+
+    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+        method = "pointsman.scorer.v1.ScorerService/Score"
+        attributes = {"rpc.system.name": "grpc", "rpc.method": method}
+        with _client_span(self._tracer, method, attributes) as span:
+            prediction = await self._inner.score(chat, pair=pair, scorer=scorer, timeout=timeout)
+            if prediction is None:
+                _fail(span, "no_prediction")
+            else:
+                span.set_attributes(_prediction(prediction))
+        return prediction
+
+
+class _TracedUpstream:
+    """Implements `ports.Upstream`."""
+
+    def __init__(self, inner: Upstream, tracer: trace.Tracer) -> None:
+        self._inner = inner
+        self._tracer = tracer
+
+    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+        with _client_span(self._tracer, f"chat {deployment.upstream_model}", _asked(deployment, chat)) as span:
+            completion = await self._inner.complete(deployment, chat, timeout=timeout)
+            reasons = [choice.finish_reason for choice in completion.choices]
+            span.set_attributes(_answered(reasons, completion.usage, completion.origin))
+        return completion
+
+    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+        started = time.monotonic()
+        attributes = {**_asked(deployment, chat), "gen_ai.request.stream": True}
+        span = self._tracer.start_span(f"chat {deployment.upstream_model}", kind=SpanKind.CLIENT, attributes=attributes)
+        first = True
+        events = self._inner.stream(deployment, chat, timeout=timeout)
+        try:
+            async with contextlib.aclosing(events):
+                while True:
+                    # Current around each read only: a generator that yields inside would leave it to its consumer.
+                    with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                        event = await anext(events, None)
+                    if event is None:
+                        return
+                    if first:
+                        first = False
+                        span.set_attribute("gen_ai.response.time_to_first_chunk", time.monotonic() - started)
+                    if isinstance(event, End):
+                        span.set_attributes(_answered(list(event.finish_reasons), event.usage, event.origin))
+                    yield event
+        except BaseException as error:
+            _fail(span, _error_type(error))
+            raise
+        finally:
+            span.end()
+
+
+@contextlib.contextmanager
+def _client_span(tracer: trace.Tracer, name: str, attributes: Mapping[str, Attribute]) -> Iterator[Span]:
+    """A current span that ends with the block; an error's type is written into it, and nothing else of it."""
+    with tracer.start_as_current_span(
+        name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
+    ) as span:
+        try:
+            yield span
+        except BaseException as error:
+            _fail(span, _error_type(error))
+            raise
+
+
+def _fail(span: Span, error_type: str) -> None:
+    span.set_attribute("error.type", error_type)
+    if error_type != "CANCELLED":
+        span.set_status(StatusCode.ERROR)
+
+
+def _error_type(error: BaseException) -> str:
+    if isinstance(error, PointsmanError):
+        return error.reason
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
+
+
+def _asked(deployment: Deployment, chat: Chat) -> dict[str, Attribute]:
+    address = urlsplit(deployment.base_url)
+    found: dict[str, Attribute | None] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "azure.ai.openai" if deployment.api is Api.AZURE else "openai",
+        "gen_ai.request.model": deployment.upstream_model,
+        "gen_ai.request.choice.count": chat.n,
+        "gen_ai.request.max_tokens": chat.max_tokens,
+        "gen_ai.request.temperature": chat.temperature,
+        "gen_ai.request.top_p": chat.top_p,
+        "gen_ai.request.seed": chat.seed,
+        "gen_ai.request.frequency_penalty": chat.frequency_penalty,
+        "gen_ai.request.presence_penalty": chat.presence_penalty,
+        "server.address": address.hostname or "",
+        "server.port": address.port or (443 if address.scheme == "https" else 80),
+        "pointsman.model": deployment.model,
+        "pointsman.deployment": deployment.name,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _answered(reasons: list[FinishReason], usage: Usage | None, origin: Origin) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {"gen_ai.response.finish_reasons": [reason.value for reason in reasons]}
+    if origin.completion_id:
+        found["gen_ai.response.id"] = origin.completion_id
+    if origin.model:
+        found["gen_ai.response.model"] = origin.model
+    return found | _usage(usage)
+
+
+def _usage(usage: Usage | None) -> dict[str, Attribute]:
+    """GenAI's names count cached tokens as input too, and reasoning as output too; our classes are disjoint."""
+    if usage is None:
+        return {}
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens,
+        "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens + usage.reasoning_tokens,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
+    }
+
+
+def _prediction(prediction: Prediction) -> dict[str, Attribute]:
+    return {
+        "pointsman.win_probability": prediction.win_probability,
+        "pointsman.scorer": prediction.scorer,
+        "pointsman.scorer_version": prediction.scorer_version,
+        "pointsman.pair_mismatch": prediction.pair_mismatch,
+    }
+
+
+def _outcome(outcome: Outcome) -> dict[str, Attribute]:
+    request, choice, bill = outcome.request, outcome.choice, outcome.bill
+    found: dict[str, Attribute] = {
+        "pointsman.tenant_id": request.tenant_id,
+        "pointsman.request_id": request.request_id,
+        "pointsman.in_tool_loop": request.chat.in_tool_loop,
+    }
+    if request.conversation_id:
+        found["gen_ai.conversation.id"] = request.conversation_id
+    if outcome.error_reason:
+        found["pointsman.error_reason"] = outcome.error_reason
+    if choice is not None:
+        found["pointsman.tier"] = choice.decision.tier.value
+        found["pointsman.model"] = choice.model
+        found["pointsman.reason"] = choice.decision.reason.value
+        if choice.decision.alpha is not None:
+            found["pointsman.alpha"] = choice.decision.alpha
+        if choice.alpha_source is not None:
+            found["pointsman.alpha_source"] = choice.alpha_source.value
+        if choice.prediction is not None:
+            found |= _prediction(choice.prediction)
+    if bill is not None:
+        found["pointsman.cost_nano_usd"] = bill.cost
+        found["pointsman.other_tier_cost_nano_usd"] = bill.other_tier_cost
+        found["pointsman.usage_source"] = bill.usage.source.value
+        found |= _usage(bill.usage)
+    return found

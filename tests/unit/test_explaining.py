@@ -1,0 +1,58 @@
+"""Why it was weak, in sentences."""
+
+from dispatcher_service.explaining import explain
+from pointsman.dispatcher.v1 import decision_pb2
+from pointsman.dispatcher.v1.decision_pb2 import DecisionRecord, ShadowDecision
+
+
+def weak(**changes: object) -> decision_pb2.Decision:
+    fields: dict[str, object] = {
+        "tier": decision_pb2.TIER_WEAK,
+        "model": "small",
+        "reason": decision_pb2.REASON_BELOW_ALPHA,
+        "alpha": 0.6329,
+        "alpha_source": decision_pb2.ALPHA_SOURCE_SHARE,
+        "win_probability": 0.512345,
+        "cost_nano_usd": 16_800,
+        "other_tier_cost_nano_usd": 440_000,
+        "cost_source": decision_pb2.COST_SOURCE_REPORTED,
+    }
+    return decision_pb2.Decision(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_threshold_is_explained_with_its_numbers_and_what_the_other_model_would_have_cost() -> None:
+    assert explain(DecisionRecord(decision=weak(), status="OK")) == (
+        "It went weak, to small: the probability that the strong model answers better was 0.5123, below the alpha of "
+        "the tenant's share of strong calls, 0.6329. It cost $0.0000168; the strong model would have cost about "
+        "$0.00044 for as many tokens."
+    )
+
+
+def test_every_reason_is_explained_in_words() -> None:
+    for name, reason in decision_pb2.Reason.items():
+        if reason != decision_pb2.REASON_UNSPECIFIED:
+            assert name not in explain(DecisionRecord(decision=weak(reason=reason)))
+
+
+def test_an_early_end_and_a_shadow_are_told() -> None:
+    record = DecisionRecord(
+        decision=weak(cost_source=decision_pb2.COST_SOURCE_PENDING),
+        status="UNAVAILABLE",
+        error_reason="UPSTREAM_UNAVAILABLE",
+        shadows=[
+            ShadowDecision(
+                kind=decision_pb2.SHADOW_KIND_DIAL, tier=decision_pb2.TIER_STRONG, alpha=0.5, win_probability=0.5123
+            )
+        ],
+    )
+    assert explain(record).endswith(
+        "The request ended with UNAVAILABLE (UPSTREAM_UNAVAILABLE). Another dial, in its shadow, would have gone "
+        "strong: 0.5123 against 0.5000."
+    )
+
+
+def test_a_request_that_was_refused_says_so() -> None:
+    record = DecisionRecord(status="PERMISSION_DENIED", error_reason="FORBIDDEN")
+    assert explain(record) == (
+        "The request ended before a model was chosen. The request ended with PERMISSION_DENIED (FORBIDDEN)."
+    )
