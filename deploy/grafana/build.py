@@ -7,7 +7,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from panels import Panel, dashboard  # noqa: E402 - this folder is no package: nothing of it is installed
+from panels import Panel, dashboard
 
 DISPATCHER = "pointsman_dispatcher_"
 TENANT = 'tenant=~"$tenant"'
@@ -275,7 +275,12 @@ SERVICE_HEALTH = dashboard(
                     unit="reqps",
                     kind="stacked",
                     span=12,
-                    queries=[(rate(DISPATCHER + "attempts_total", "deployment, result") + " > 0", "{{deployment}} {{result}}")],
+                    queries=[
+                        (
+                            rate(DISPATCHER + "attempts_total", "deployment, result") + " > 0",
+                            "{{deployment}} {{result}}",
+                        )
+                    ],
                 ),
                 Panel(
                     title="Breakers",
@@ -353,7 +358,10 @@ TENANT_VIEW = dashboard(
                     span=12,
                     queries=[
                         (f'max by (period) ({DISPATCHER}budget_spent_usd{{tenant="$tenant"}})', "spent per {{period}}"),
-                        (f'max by (period) ({DISPATCHER}budget_reserved_usd{{tenant="$tenant"}})', "reserved per {{period}}"),
+                        (
+                            f'max by (period) ({DISPATCHER}budget_reserved_usd{{tenant="$tenant"}})',
+                            "reserved per {{period}}",
+                        ),
                         (f'max by (period) ({DISPATCHER}budget_limit_usd{{tenant="$tenant"}})', "limit per {{period}}"),
                     ],
                 ),
@@ -362,7 +370,9 @@ TENANT_VIEW = dashboard(
                     description="Each was answered by the weak model or refused, as on_exhausted says.",
                     unit="reqps",
                     span=12,
-                    queries=[(rate(DISPATCHER + "budget_refusals_total", "period", 'tenant="$tenant"'), "per {{period}}")],
+                    queries=[
+                        (rate(DISPATCHER + "budget_refusals_total", "period", 'tenant="$tenant"'), "per {{period}}")
+                    ],
                 ),
             ],
         ),

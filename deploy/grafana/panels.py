@@ -71,7 +71,11 @@ def dashboard(
             .include_vars(True)
         )
         .with_variable(
-            builders.DatasourceVariable("datasource").label("Data source").type("prometheus").multi(False).include_all(False)
+            builders.DatasourceVariable("datasource")
+            .label("Data source")
+            .type("prometheus")
+            .multi(False)
+            .include_all(False)
         )
     )
     if tenant:
@@ -137,9 +141,7 @@ def _built(panel: Panel, number: int) -> timeseries.Panel | stat.Panel | bargaug
         if panel.kind == "stacked":
             built = built.stacking(common.StackingConfig().mode(StackingMode.NORMAL))
     else:
-        built = built.reduce_options(
-            common.ReduceDataOptions().calcs(["lastNotNull"]).values(False)
-        )
+        built = built.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     if panel.kind == "stat":
         built = built.color_mode(BigValueColorMode.VALUE if panel.thresholds else BigValueColorMode.NONE)
     for index, (expression, legend) in enumerate(panel.queries):
