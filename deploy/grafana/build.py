@@ -1,4 +1,4 @@
-"""Writes the three dashboards: `python deploy/grafana/build.py [FOLDER]`. A test compares them with what is committed."""
+"""Writes the three dashboards: `python deploy/grafana/build.py [FOLDER]`; a test compares them with the committed ones."""
 
 import sys
 from pathlib import Path

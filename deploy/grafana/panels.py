@@ -118,7 +118,7 @@ def _built(panel: Panel, number: int) -> timeseries.Panel | stat.Panel | bargaug
     )
     if panel.maximum is not None:
         built = built.min(0).max(panel.maximum)
-    elif panel.unit not in ("currencyUSD",):
+    elif panel.unit != "currencyUSD":  # savings may be negative
         built = built.min(0)
     low, high = panel.thresholds or (None, None)
     steps = [models.Threshold(color="green", value=None)]
