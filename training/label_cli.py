@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from training.labels import Labeller, Task
+    from training.labels import Task, Verdict
     from training.model_calls import Tally
 
 _STRONG_RESPONSES = ("strong_response", "gpt4_response")
@@ -81,10 +81,7 @@ def judge(arguments: argparse.Namespace) -> int:
     """Run `label judge`. Returns the exit code; what goes wrong is one line on stderr."""
     from training import labels
 
-    labeller = labels.judged(
-        judge_model=arguments.judge, strong_model=arguments.strong_model, weak_model=arguments.weak_model
-    )
-    return _label(arguments, labeller, [arguments.judge])
+    return _label(arguments, labels.judged(arguments.judge), [arguments.judge])
 
 
 def golden(arguments: argparse.Namespace) -> int:
@@ -92,13 +89,10 @@ def golden(arguments: argparse.Namespace) -> int:
     from training import labels
     from training.judge import AnswerKind
 
-    labeller = labels.golden(
-        answers=AnswerKind(arguments.answers), strong_model=arguments.strong_model, weak_model=arguments.weak_model
-    )
-    return _label(arguments, labeller, [])
+    return _label(arguments, labels.golden(AnswerKind(arguments.answers)), [])
 
 
-def _label(arguments: argparse.Namespace, labeller: "Labeller", models: list[str]) -> int:
+def _label(arguments: argparse.Namespace, verdict: "Verdict", models: list[str]) -> int:
     from training import labels
     from training.model_calls import Endpoint, LabelError, Tally
     from training.tables import DataError
@@ -112,6 +106,11 @@ def _label(arguments: argparse.Namespace, labeller: "Labeller", models: list[str
                 f"no price for {', '.join(sorted(unpriced))}: give --price MODEL=IN,OUT, 0,0 if it is free"
             )
         spend = None if arguments.max_usd is None else int(arguments.max_usd * 10**9)
+        answers = labels.Answers(
+            arguments.out.with_suffix(".answers.jsonl"),
+            strong_model=arguments.strong_model,
+            weak_model=arguments.weak_model,
+        )
         limits = labels.Limits(prompts=arguments.limit, spend=spend, concurrency=arguments.concurrency)
 
         async def run() -> None:
@@ -126,7 +125,7 @@ def _label(arguments: argparse.Namespace, labeller: "Labeller", models: list[str
             async with endpoint as chat:
                 with _Bar(tally) as bar:
                     await labels.run(
-                        tasks, labeller, chat, out=arguments.out, limits=limits, tally=tally, progress=bar.told
+                        tasks, answers, verdict, chat, out=arguments.out, limits=limits, tally=tally, progress=bar.told
                     )
 
         asyncio.run(run())

@@ -1,12 +1,13 @@
 """Labels from models behind an OpenAI-compatible endpoint: answers of both models, and a judge's or a key's verdict.
 
 A run may stop at any point and go on later: each labelled prompt is a line of the output at once, and is not paid for
-again. Every call has a timeout; a prompt whose calls fail is left for the next run.
+again; nor are answers that came before a verdict failed. Every call has a timeout; a prompt without a label is left for
+the next run.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,75 +53,105 @@ class Limits:
     concurrency: int = 8
 
 
-Labeller = Callable[[Task, Chat], Any]
-"""An async function from a task to the columns of its label; raises `Unfinished` for none."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt with both models' answers, and what these cost."""
+
+    task: Task
+    strong: str
+    weak: str
+    cost: NanoUsd
 
 
-def judged(*, judge_model: str, strong_model: str | None, weak_model: str | None) -> Labeller:
-    """Grade the weak model's answer against the strong one's: the `grades` format.
+Verdict = Callable[[Answered, Chat], Awaitable[dict[str, Any]]]
+"""From an answered prompt to the columns of its label; raises `Unfinished` for none."""
 
-    Args:
-        judge_model: that grades.
-        strong_model: asked where a task has no strong answer.
-        weak_model: likewise.
-    """
 
-    async def label(task: Task, chat: Chat) -> dict[str, Any]:
-        strong, weak, spent = await _answers(task, chat, strong_model, weak_model)
-        text, more = await chat(judge_model, judge.grading_messages(task.prompt, strong, weak))
+def judged(judge_model: str) -> Verdict:
+    """A judge grades the weak answer against the strong one: the `grades` format."""
+
+    async def verdict(answered: Answered, chat: Chat) -> dict[str, Any]:
+        question = judge.grading_messages(answered.task.prompt, answered.strong, answered.weak)
+        text, cost = await chat(judge_model, question)
         grade = judge.read_grade(text)
         if grade is None:
             raise Unfinished(f"{judge_model} gave no grade: {text[-80:]!r}")
-        found = {"weak_grade": grade, "judge": judge_model, "cost_nano_usd": spent + more}
-        return {"prompt": task.prompt, **found, "strong_response": strong, "weak_response": weak}
+        return {"weak_grade": grade, "judge": judge_model, "cost_nano_usd": answered.cost + cost}
 
-    return label
+    return verdict
 
 
-def golden(*, answers: AnswerKind, strong_model: str | None, weak_model: str | None) -> Labeller:
-    """Compare both models' answers with the known one: the `pair` format.
+def golden(kind: AnswerKind) -> Verdict:
+    """Both answers are compared with the known one: the `pair` format.
 
     An answer in which nothing can be compared is no label, rather than a wrong one.
     """
 
-    async def label(task: Task, chat: Chat) -> dict[str, Any]:
-        if task.answer is None:
+    async def verdict(answered: Answered, _: Chat) -> dict[str, Any]:
+        known = answered.task.answer
+        if known is None:
             raise LabelError("golden labels need a column answer, with the known answer of each prompt")
-        strong, weak, spent = await _answers(task, chat, strong_model, weak_model)
-        verdicts = {}
-        for side, response in (("strong", strong), ("weak", weak)):
-            verdict = judge.is_correct(response, task.answer, answers)
-            if verdict is None:
-                raise Unfinished(f"no {answers.value} in the {side} answer: {response[-80:]!r}")
-            verdicts[f"{side}_correct"] = int(verdict)
-        known = {"answer": task.answer, "cost_nano_usd": spent}
-        return {"prompt": task.prompt, **verdicts, **known, "strong_response": strong, "weak_response": weak}
+        found: dict[str, Any] = {}
+        for side, response in (("strong", answered.strong), ("weak", answered.weak)):
+            correct = judge.is_correct(response, known, kind)
+            if correct is None:
+                raise Unfinished(f"no {kind.value} in the {side} answer: {response[-80:]!r}")
+            found[f"{side}_correct"] = int(correct)
+        return {**found, "answer": known, "cost_nano_usd": answered.cost}
 
-    return label
+    return verdict
 
 
-async def _answers(
-    task: Task, chat: Chat, strong_model: str | None, weak_model: str | None
-) -> tuple[str, str, NanoUsd]:
-    responses, spent = [], 0
-    for known, model, side in (
-        (task.strong_response, strong_model, "strong"),
-        (task.weak_response, weak_model, "weak"),
-    ):
-        if known is not None:
-            responses.append(known)
-            continue
+class Answers:
+    """Gets both models' answers, each asked and paid for once: they are kept in a file beside the labels."""
+
+    def __init__(self, kept: Path, *, strong_model: str | None, weak_model: str | None) -> None:
+        """
+        Args:
+            kept: JSON lines, made if it is not there.
+            strong_model: asked where a task has no strong answer; `None` asks nobody.
+            weak_model: likewise.
+
+        Raises:
+            DataError: `kept` holds something else.
+        """
+        self._models = {"strong": strong_model, "weak": weak_model}
+        self._file = kept
+        self._known = {
+            (row["prompt"], row["model"]): (row["response"], row["cost_nano_usd"])
+            for row in _whole_lines(kept, {"prompt", "model", "response", "cost_nano_usd"})
+        }
+
+    async def of(self, task: Task, chat: Chat) -> Answered:
+        """The answers to one prompt.
+
+        Raises:
+            LabelError: one is missing and there is no model to ask.
+            Unfinished: a model does not answer.
+        """
+        strong, strong_cost = await self._answer(task.prompt, "strong", task.strong_response, chat)
+        weak, weak_cost = await self._answer(task.prompt, "weak", task.weak_response, chat)
+        return Answered(task, strong, weak, strong_cost + weak_cost)
+
+    async def _answer(self, prompt: str, side: str, given: str | None, chat: Chat) -> tuple[str, NanoUsd]:
+        if given is not None:
+            return given, 0
+        model = self._models[side]
         if model is None:
             raise LabelError(f"a prompt has no {side}_response: add that column, or name a --{side}-model to ask")
-        text, cost_ = await chat(model, [{"role": "user", "content": task.prompt}])
-        responses.append(text)
-        spent += cost_
-    return responses[0], responses[1], spent
+        if (prompt, model) not in self._known:
+            response, cost = await chat(model, [{"role": "user", "content": prompt}])
+            self._known[prompt, model] = response, cost
+            row = {"prompt": prompt, "model": model, "response": response, "cost_nano_usd": cost}
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return self._known[prompt, model]
 
 
 async def run(
     tasks: Sequence[Task],
-    labeller: Labeller,
+    answers: Answers,
+    verdict: Verdict,
     chat: Chat,
     *,
     out: Path,
@@ -132,7 +163,8 @@ async def run(
 
     Args:
         tasks: what to label; of equal prompts, the first.
-        labeller: `judged` or `golden`.
+        answers: gets what is to be judged.
+        verdict: `judged` or `golden`.
         chat: an open `Endpoint`.
         out: JSON lines, made if it is not there.
         limits: of this run.
@@ -143,7 +175,7 @@ async def run(
         LabelError: the run cannot go on.
         DataError: `out` holds what is no label.
     """
-    done = _done(out)
+    done = {row["prompt"] for row in _whole_lines(out, {"prompt"})}
     unique = {task.prompt: task for task in reversed(tasks)}
     todo = [task for prompt, task in reversed(unique.items()) if prompt not in done]
     tally.resumed = len(unique) - len(todo)
@@ -158,7 +190,8 @@ async def run(
             if limits.spend is not None and tally.spent >= limits.spend:
                 return
             try:
-                label = await labeller(task, chat)
+                answered = await answers.of(task, chat)
+                label = await verdict(answered, chat)
             except Unfinished as problem:
                 tally.failed, tally.last_failure = tally.failed + 1, str(problem)
                 failures_in_a_row += 1
@@ -168,7 +201,8 @@ async def run(
                     ) from problem
             else:
                 failures_in_a_row = 0
-                file.write(json.dumps(label, ensure_ascii=False) + "\n")
+                responses = {"strong_response": answered.strong, "weak_response": answered.weak}
+                file.write(json.dumps({"prompt": task.prompt, **label, **responses}, ensure_ascii=False) + "\n")
                 file.flush()
                 tally.labelled += 1
             progress(tally.labelled + tally.failed, len(todo))
@@ -183,16 +217,22 @@ async def run(
             await asyncio.gather(*workers, return_exceptions=True)
 
 
-def _done(out: Path) -> set[str]:
-    """Prompts that the file has labels for. A last line that was cut short is taken off."""
-    if not out.exists():
-        return set()
-    content = out.read_bytes()
+def _whole_lines(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    """The rows of a file that an earlier run may have left. A last line that was cut short is taken off.
+
+    Raises:
+        DataError: a row lacks one of the keys.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     try:
-        prompts = {json.loads(line)["prompt"] for line in whole.splitlines()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{out} holds lines that are no labels: give another file to --out") from error
+        rows = [json.loads(line) for line in whole.splitlines()]
+    except ValueError as error:
+        raise DataError(f"{path} is not what an earlier run wrote: give another file to --out") from error
+    if not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        raise DataError(f"{path} is not what an earlier run wrote: give another file to --out")
     if len(whole) < len(content):
-        out.write_bytes(whole)
-    return prompts
+        path.write_bytes(whole)
+    return rows

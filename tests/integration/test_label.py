@@ -116,6 +116,19 @@ def test_a_prompt_that_fails_is_left_for_the_next_run(
     assert asked.count("status 400") == 1
 
 
+def test_answers_are_paid_for_once_though_the_judge_fails(
+    server: OpenAIServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The judge's reply repeats the answer to grade: without a grade in the prompt there is none in it."""
+    prompts, out = write(tmp_path / "p.jsonl", {"prompt": "no grade in here"}), tmp_path / "out.jsonl"
+    models = ("--strong-model", "s", "--weak-model", "w", "--price", "s=1,2", "--price", "w=1,2")
+    assert label(server, "judge", prompts, out, *JUDGE, *models) == 1
+    assert "0 prompts labelled, 1 got none (j gave no grade" in capsys.readouterr().out
+    assert [body["model"] for body in server.bodies] == ["s", "w", "j"]
+    assert label(server, "judge", prompts, out, *JUDGE, *models) == 1
+    assert [body["model"] for body in server.bodies[3:]] == ["j"]
+
+
 def test_what_every_prompt_would_meet_ends_the_run(
     server: OpenAIServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pointsman.cli import main
 from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import open_scorer
-from tests import artifacts
+from tests import artifacts, shared_data
 from tests.artifacts import MIDDLE, STRONG, WEAK
 from training import evaluate, metrics, published, tables
 from training.corpus import LabelledSet
@@ -143,3 +143,11 @@ def test_the_papers_rows_belong_to_its_benchmarks_only() -> None:
 def test_a_fingerprint_is_the_files_sha256(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"abc")
     assert tables.fingerprint(tmp_path / "f").startswith("ba7816bf8f01cfea")
+
+
+@shared_data.needed
+def test_the_shipped_artefact_warns_of_its_own_training_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--benchmark", str(shared_data.FOLDER / "eval/gsm8k_dev.parquet"), "--draws", "20"]) == 0
+    printed = capsys.readouterr().out
+    assert "gsm8k_dev: 660 labelled prompts" in printed
+    assert "was trained on eval/gsm8k_dev.parquet, which is this very file" in printed
