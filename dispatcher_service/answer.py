@@ -1,7 +1,10 @@
 """What a model answers, whole or in pieces, as values."""
 
 import enum
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from dispatcher_service.chat import ToolCall
 from dispatcher_service.pricing import Usage
@@ -61,11 +64,16 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What the upstream says of its own answer; empty where it says nothing."""
+    """What the upstream says of its own answer; empty where it says nothing.
+
+    `extra_json`, here and below, is a JSON object of the members that have no field of ours, or empty.
+    """
 
     completion_id: str = ""
     model: str = ""
     system_fingerprint: str = ""
+    created: int = 0
+    extra_json: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +85,16 @@ class Choice:
     refusal: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: FinishReason
+    upstream_finish_reason: str = ""
+    """The upstream's own word where `finish_reason` is `UNKNOWN`."""
     logprobs: Logprobs | None = None
+    extra_json: str = ""
 
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of what was generated."""
         calls = sum(len(call.name) + len(call.arguments.encode()) for call in self.tool_calls)
-        return len(self.content.encode()) + len(self.refusal.encode()) + calls
+        return len(self.content.encode()) + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,12 +125,13 @@ class Delta:
     refusal: str = ""
     tool_calls: tuple[ToolCallDelta, ...] = ()
     logprobs: Logprobs | None = None
+    extra_json: str = ""
 
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of what was generated."""
         calls = sum(len(call.name) + len(call.arguments.encode()) for call in self.tool_calls)
-        return len(self.content.encode()) + len(self.refusal.encode()) + calls
+        return len(self.content.encode()) + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,3 +141,35 @@ class End:
     finish_reasons: tuple[FinishReason, ...]
     usage: Usage | None
     origin: Origin = Origin()
+    upstream_finish_reasons: tuple[str, ...] = ()
+    """The upstream's own words where a finish reason is `UNKNOWN`, by choice; empty if all are known."""
+
+
+def extra_of_pieces(pieces: Iterable[Delta]) -> str:
+    """The `extra_json` of the choice that these pieces make: texts and lists are joined, other members replaced."""
+    whole: dict[str, Any] = {}
+    for piece in pieces:
+        if piece.extra_json:
+            _merge(whole, json.loads(piece.extra_json))
+    return _renamed(whole, "delta", "message")
+
+
+def extra_of_choice(choice: Choice) -> str:
+    """The `extra_json` of a piece that is a whole choice."""
+    return _renamed(json.loads(choice.extra_json), "message", "delta") if choice.extra_json else ""
+
+
+def _merge(whole: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        match whole.get(key), value:
+            case dict() as known, dict():
+                _merge(known, value)
+            case (str(), str()) | (list(), list()):
+                whole[key] += value
+            case _:
+                whole[key] = value
+
+
+def _renamed(members: dict[str, Any], old: str, new: str) -> str:
+    renamed = {new if key == old else key: value for key, value in members.items()}
+    return json.dumps(renamed, ensure_ascii=False, separators=(",", ":")) if renamed else ""

@@ -15,7 +15,15 @@ from typing import Any
 import pydantic
 
 from dispatcher_service.answer import Choice as Answered
-from dispatcher_service.answer import Completion, Delta, Idempotency, Logprobs, ToolCallDelta
+from dispatcher_service.answer import (
+    Completion,
+    Delta,
+    Idempotency,
+    Logprobs,
+    ToolCallDelta,
+    extra_of_choice,
+    extra_of_pieces,
+)
 from dispatcher_service.answer import End as Ended
 from dispatcher_service.chat import Request, ToolCall
 from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
@@ -72,13 +80,16 @@ class Result:
                 refusal=choice.refusal,
                 tool_calls=tuple(ToolCallDelta(index, call.id, call.name, call.arguments) for index, call in calls),
                 logprobs=choice.logprobs,
+                extra_json=extra_of_choice(choice),
             )
             if delta != Delta(index=choice.index):
                 yield delta
+        words = tuple(choice.upstream_finish_reason for choice in answer.completion.choices)
         end = Ended(
             finish_reasons=tuple(choice.finish_reason for choice in answer.completion.choices),
             usage=answer.completion.usage,
             origin=answer.completion.origin,
+            upstream_finish_reasons=words if any(words) else (),
         )
         yield Finished(choice=answer.choice, end=end, bill=answer.bill, idempotency=Idempotency.REPLAYED)
 
@@ -145,7 +156,8 @@ class Assembly:
         """The whole, once it has ended."""
         end = finished.end
         choices = []
-        for index, reason in enumerate(end.finish_reasons):
+        words = end.upstream_finish_reasons or ("",) * len(end.finish_reasons)
+        for index, (reason, word) in enumerate(zip(end.finish_reasons, words, strict=True)):
             pieces = self._pieces.get(index, [])
             choices.append(
                 Answered(
@@ -154,7 +166,9 @@ class Assembly:
                     refusal="".join(piece.refusal for piece in pieces),
                     tool_calls=_calls(pieces),
                     finish_reason=reason,
+                    upstream_finish_reason=word,
                     logprobs=_logprobs(pieces),
+                    extra_json=extra_of_pieces(pieces),
                 )
             )
         completion = Completion(choices=tuple(choices), usage=end.usage, origin=end.origin)

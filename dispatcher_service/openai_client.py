@@ -42,9 +42,11 @@ def connect(deployment: Deployment) -> AsyncOpenAI:
             event_hooks={"response": [_bound]},
         ),
     )
-    # The client takes these from OPENAI_ORG_ID and OPENAI_PROJECT_ID, and would send them to every company we call.
+    # The client takes these from OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, and would send them to
+    # every company we call. The last has no public way to clear it; a test holds that this one works.
     client.organization = None
     client.project = None
+    client._custom_headers = {}
     return client
 
 

@@ -4,8 +4,11 @@ The client library does not validate what it parses, so that an upstream that an
 ValueError, TypeError or AttributeError; `upstream` translates them.
 """
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import Any, Final
 
+from openai import BaseModel
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionUsage
 
@@ -36,6 +39,13 @@ from dispatcher_service.chat import (
     ToolCall,
 )
 from dispatcher_service.pricing import Usage, UsageSource
+
+_ANSWER: Final = frozenset(
+    {"id", "object", "created", "model", "system_fingerprint", "choices", "usage", "obfuscation"}
+)
+"""Members of an answer that have a field of ours, or none because they say nothing: `obfuscation` is padding."""
+_CHOICE: Final = frozenset({"index", "message", "delta", "finish_reason", "logprobs"})
+_MESSAGE: Final = frozenset({"role", "content", "refusal", "tool_calls"})
 
 
 def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
@@ -147,9 +157,9 @@ def read_completion(completion: ChatCompletion) -> Completion:
     if not isinstance(completion, ChatCompletion) or not completion.choices:
         raise ValueError("not a chat completion")
     return Completion(
-        choices=tuple(_read_choice(choice) for choice in completion.choices),
+        choices=tuple(sorted(map(_read_choice, completion.choices), key=lambda choice: choice.index)),
         usage=None if completion.usage is None else read_usage(completion.usage),
-        origin=read_origin(completion),
+        origin=read_origin(completion, extra(completion, _ANSWER)),
     )
 
 
@@ -165,7 +175,9 @@ def _read_choice(choice: Any) -> Choice:
         refusal=message.refusal or "",
         tool_calls=calls,
         finish_reason=read_finish_reason(choice.finish_reason),
+        upstream_finish_reason=unknown_word(choice.finish_reason),
         logprobs=_read_logprobs(choice.logprobs),
+        extra_json=_extra_json(choice, "message", message),
     )
 
 
@@ -182,7 +194,8 @@ def read_delta(choice: Any) -> Delta | None:
         for call in piece.tool_calls or ()
     )
     logprobs = _read_logprobs(choice.logprobs)
-    if not (piece.content or piece.refusal or calls or logprobs):
+    extra_json = _extra_json(choice, "delta", piece)
+    if not (piece.content or piece.refusal or calls or logprobs or extra_json):
         return None
     return Delta(
         index=choice.index,
@@ -190,6 +203,7 @@ def read_delta(choice: Any) -> Delta | None:
         refusal=piece.refusal or "",
         tool_calls=calls,
         logprobs=logprobs,
+        extra_json=extra_json,
     )
 
 
@@ -201,11 +215,47 @@ def read_finish_reason(text: str) -> FinishReason:
         return FinishReason.UNKNOWN
 
 
-def read_origin(answer: ChatCompletion | ChatCompletionChunk) -> Origin:
-    """What the upstream says of its answer."""
+def unknown_word(text: str | None) -> str:
+    """The upstream's finish reason where it is none of ours, else empty."""
+    return text if text and read_finish_reason(text) is FinishReason.UNKNOWN else ""
+
+
+def read_origin(answer: ChatCompletion | ChatCompletionChunk, beside: Mapping[str, Any]) -> Origin:
+    """What the upstream says of its answer; `beside` is what it says that has no field."""
     return Origin(
-        completion_id=answer.id or "", model=answer.model or "", system_fingerprint=answer.system_fingerprint or ""
+        completion_id=answer.id or "",
+        model=answer.model or "",
+        system_fingerprint=answer.system_fingerprint or "",
+        created=answer.created or 0,
+        extra_json=_json(beside),
     )
+
+
+def extra_of_chunk(chunk: ChatCompletionChunk) -> dict[str, Any]:
+    """The members of a chunk, beside its choices, that have no field of ours."""
+    return extra(chunk, _ANSWER)
+
+
+def extra(model: BaseModel, known: frozenset[str]) -> dict[str, Any]:
+    """The members that have no field of ours, without those that say nothing."""
+    names = (model.model_fields_set | (model.model_extra or {}).keys()) - known
+    # Most answers have none: then nothing is dumped.
+    found = {name: getattr(model, name) for name in names}
+    if all(value is None for value in found.values()):
+        return {}
+    return model.model_dump(mode="json", include=set(names), exclude_none=True, warnings=False)
+
+
+def _extra_json(choice: BaseModel, name: str, inner: BaseModel) -> str:
+    members = extra(choice, _CHOICE)
+    within = extra(inner, _MESSAGE)
+    if within:
+        members[name] = within
+    return _json(members)
+
+
+def _json(members: Mapping[str, Any]) -> str:
+    return json.dumps(members, ensure_ascii=False, separators=(",", ":")) if members else ""
 
 
 def read_usage(usage: CompletionUsage) -> Usage:
@@ -221,6 +271,7 @@ def read_usage(usage: CompletionUsage) -> Usage:
         output_tokens=max(usage.completion_tokens - reasoning, 0),
         reasoning_tokens=reasoning,
         source=UsageSource.REPORTED,
+        reported_json=usage.model_dump_json(exclude_unset=True, exclude_none=True, warnings=False),
     )
 
 

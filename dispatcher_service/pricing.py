@@ -1,7 +1,7 @@
 """Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 NanoUsd = int
 """Billionths of a US dollar."""
@@ -28,6 +28,8 @@ class Usage:
     output_tokens: int = 0
     reasoning_tokens: int = 0
     source: UsageSource
+    reported_json: str = field(default="", compare=False)
+    """The upstream's own usage object, where the counts come from; empty if it reported none."""
 
     def by_class(self) -> dict[str, int]:
         """Counts by the name of their class, which is also a metric label."""

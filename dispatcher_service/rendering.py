@@ -87,6 +87,7 @@ def usage(tokens: Usage) -> chat_pb2.Usage:
         output_tokens=tokens.output_tokens,
         reasoning_tokens=tokens.reasoning_tokens,
         source=_USAGE_SOURCES[tokens.source],
+        reported_json=tokens.reported_json,
     )
 
 
@@ -104,7 +105,9 @@ def answer(choice: Answered) -> chat_pb2.Choice:
         refusal=choice.refusal,
         tool_calls=calls,
         finish_reason=_FINISH_REASONS[choice.finish_reason],
+        upstream_finish_reason=choice.upstream_finish_reason,
         logprobs=_logprobs(choice.logprobs),
+        extra_json=choice.extra_json,
     )
 
 
@@ -119,13 +122,18 @@ def delta(piece: Delta) -> dispatcher_pb2.StreamDelta:
             for c in piece.tool_calls
         ],
         logprobs=_logprobs(piece.logprobs),
+        extra_json=piece.extra_json,
     )
 
 
 def origin(source: Origin) -> chat_pb2.Origin:
     """What the upstream says of its answer."""
     return chat_pb2.Origin(
-        completion_id=source.completion_id, model=source.model, system_fingerprint=source.system_fingerprint
+        completion_id=source.completion_id,
+        model=source.model,
+        system_fingerprint=source.system_fingerprint,
+        created=source.created,
+        extra_json=source.extra_json,
     )
 
 

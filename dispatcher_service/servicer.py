@@ -87,6 +87,7 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                             usage=rendering.usage(event.bill.usage),
                             decision=rendering.decision(event.choice, event.bill),
                             origin=rendering.origin(event.end.origin),
+                            upstream_finish_reasons=event.end.upstream_finish_reasons,
                             idempotency=rendering.idempotency(event.idempotency),
                         )
                     )

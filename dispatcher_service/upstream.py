@@ -10,6 +10,7 @@ import math
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
 import openai
@@ -17,7 +18,7 @@ from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
 from dispatcher_service import openai_client, openai_wire
-from dispatcher_service.answer import Completion, Delta, End, FinishReason, Origin
+from dispatcher_service.answer import Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
@@ -161,11 +162,14 @@ class _Reading:
         self._choices = choices
         self._finish_reasons: dict[int, FinishReason] = {}
         self._usage: Usage | None = None
-        self._origin: Origin | None = None
+        self._words: dict[int, str] = {}
+        self._first: ChatCompletionChunk | None = None
+        self._beside: dict[str, Any] = {}
 
     def read(self, chunk: ChatCompletionChunk) -> Iterator[Delta]:
         """The deltas of a chunk."""
-        self._origin = self._origin or openai_wire.read_origin(chunk)
+        self._first = self._first or chunk
+        self._beside |= openai_wire.extra_of_chunk(chunk)
         if chunk.usage is not None:
             self._usage = openai_wire.read_usage(chunk.usage)
         # The last chunk, which carries the usage, has no choices.
@@ -173,6 +177,7 @@ class _Reading:
             if choice.finish_reason:
                 self.begun = True
                 self._finish_reasons[choice.index] = openai_wire.read_finish_reason(choice.finish_reason)
+                self._words[choice.index] = openai_wire.unknown_word(choice.finish_reason)
             delta = openai_wire.read_delta(choice)
             if delta is not None:
                 self.begun = True
@@ -184,10 +189,16 @@ class _Reading:
         Raises:
             UpstreamUnavailable: it stopped before that.
         """
-        if self._origin is None or sorted(self._finish_reasons) != list(range(self._choices)):
+        indices = range(self._choices)
+        if self._first is None or sorted(self._finish_reasons) != list(indices):
             raise UpstreamUnavailable(self._deployment, "the stream ended early", may_be_billed=True)
-        finish_reasons = tuple(self._finish_reasons[index] for index in range(self._choices))
-        return End(finish_reasons=finish_reasons, usage=self._usage, origin=self._origin)
+        words = tuple(self._words[index] for index in indices)
+        return End(
+            finish_reasons=tuple(self._finish_reasons[index] for index in indices),
+            usage=self._usage,
+            origin=openai_wire.read_origin(self._first, self._beside),
+            upstream_finish_reasons=words if any(words) else (),
+        )
 
 
 async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk | None:

@@ -11,9 +11,11 @@ of the URL, `/BEHAVIOUR/openai/deployments/NAME/chat/completions`, is served too
 import asyncio
 import contextlib
 import json
+import queue
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,12 +29,19 @@ FAULTS = (
 )  # fmt: skip
 """Every behaviour but `ok`. `NAME:SECONDS` sets the Retry-After or the silence of those that have one."""
 
-_STATUSES = {"rate_limited": 429, "server_error": 500, "bad_request": 400, "unauthorized": 401}
+_STATUSES = {
+    "rate_limited": 429,
+    "server_error": 500,
+    "bad_request": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "redirect": 307,
+}
 _MIDWAY = ("stall", "reset_midway", "malformed_midway", "error_event", "early_close")
 _TORN = '{"id": "c-1", "choices": [{"ind'
 FOREVER = 600.0
 RETRY_AFTER = 1.0
-HUGE_BYTES = 3_000_000
+HUGE_BYTES = 1_000_000
 WORDS = ("One", " two", " three", " four.")
 ANSWER = "".join(WORDS)
 USAGE: dict[str, Any] = {
@@ -66,6 +75,8 @@ class FaultyServer:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     script: list[dict[str, Any]] = field(default_factory=list)
     """For behaviour `scripted`: the body of the next answer, or the chunks of the next stream."""
+    error_headers: dict[str, str] | None = None
+    """In place of the headers that errors have by themselves."""
     open: int = 0
 
     def application(self) -> web.Application:
@@ -102,7 +113,7 @@ class FaultyServer:
         self.bodies.append(body)
         self.open += 1
         try:
-            response = await _Exchange(request, body, fault, float(seconds or 0), self.script).run()
+            response = await _Exchange(request, body, fault, float(seconds or 0), self).run()
             call.ended = "broken" if fault in ("reset", "reset_midway", "early_close") else "answered"
             return response
         except (ConnectionResetError, asyncio.CancelledError):
@@ -117,13 +128,13 @@ class _Exchange:
     """One request and its answer, good or bad."""
 
     def __init__(
-        self, request: web.Request, body: dict[str, Any], fault: str, seconds: float, script: list[dict[str, Any]]
+        self, request: web.Request, body: dict[str, Any], fault: str, seconds: float, server: FaultyServer
     ) -> None:
         self._request = request
         self._body = body
         self._fault = fault
         self._seconds = seconds
-        self._script = script
+        self._server = server
 
     async def run(self) -> web.StreamResponse:
         if self._fault in _STATUSES:
@@ -138,6 +149,10 @@ class _Exchange:
 
     def _error(self, status: int) -> web.Response:
         headers = {"retry-after": f"{self._seconds or RETRY_AFTER:g}"} if status == 429 else {}
+        if status == 307:
+            headers = {"location": "http://127.0.0.1:1/v1/chat/completions"}
+        if self._server.error_headers is not None:
+            headers = self._server.error_headers
         error = {"message": f"HTTP {status} as asked", "type": "test", "param": None, "code": None}
         return web.json_response({"error": error}, status=status, headers=headers)
 
@@ -152,7 +167,7 @@ class _Exchange:
 
     async def _whole(self) -> web.StreamResponse:
         if self._fault == "scripted":
-            return web.json_response(self._script.pop(0))
+            return web.json_response(self._server.script.pop(0))
         content = "x" * HUGE_BYTES if self._fault == "huge_chunk" else ANSWER
         choices = [
             {"index": index, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
@@ -205,7 +220,7 @@ class _Exchange:
     def _chunks(self, words: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         """A whole stream: roles, words, finish reasons, usage."""
         if self._fault == "scripted":
-            yield from self._script.pop(0)["chunks"]
+            yield from self._server.script.pop(0)["chunks"]
             return
         for delta, finish in (
             ({"role": "assistant", "content": ""}, None),
@@ -250,6 +265,28 @@ async def serving(server: FaultyServer) -> AsyncIterator[str]:
         yield f"127.0.0.1:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+@contextlib.contextmanager
+def serving_in_thread() -> Iterator[tuple[FaultyServer, str]]:
+    """The same, on a thread and a loop of its own, for tests that put in answers and look at what was sent."""
+    server, stop = FaultyServer(), asyncio.Event()
+    addresses: queue.Queue[str] = queue.Queue()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with serving(server) as address:
+            addresses.put(address)
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield server, addresses.get(timeout=10)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 async def _main() -> None:

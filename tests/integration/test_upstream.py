@@ -25,7 +25,7 @@ from tests.openai_server import OpenAIServer, openai_server
 # 20 prompt tokens of which 5 cached, 8 completion tokens of which 3 reasoning.
 USAGE = Usage(input_tokens=15, cached_input_tokens=5, output_tokens=5, reasoning_tokens=3, source=UsageSource.REPORTED)
 
-ORIGIN = Origin(completion_id="c-1", model="m-2026")
+ORIGIN = Origin(completion_id="c-1", model="m-2026", created=1)
 
 
 @pytest.fixture

@@ -356,10 +356,13 @@ async def test_every_part_of_an_answer_survives_being_kept() -> None:
             tool_calls=(ToolCall("call_1", "look_up", '{"a": 1.0}'), ToolCall("call_2", "f", "")),
             finish_reason=FinishReason.TOOL_CALLS,
             logprobs=_logprobs("a"),
+            extra_json='{"stop_reason":7,"message":{"reasoning_content":"é","annotations":[1.0]}}',
         ),
-        Choice(index=1, content="", finish_reason=FinishReason.UNKNOWN),
+        Choice(index=1, content="", finish_reason=FinishReason.UNKNOWN, upstream_finish_reason="eos"),
     )
-    origin = Origin(completion_id="c", model="m", system_fingerprint="f")
+    origin = Origin(
+        completion_id="c", model="m", system_fingerprint="f", created=9, extra_json='{"service_tier":"flex"}'
+    )
     full = dataclasses.replace(answer, completion=Completion(choices=choices, usage=USAGE, origin=origin))
     again = kept.read(kept.write(Result.of(full)))
     assert again.completion == full.completion
@@ -383,10 +386,13 @@ async def test_every_part_of_an_answer_survives_being_kept() -> None:
 async def test_pieces_of_tool_calls_and_of_several_choices_are_put_together() -> None:
     async def pieces() -> AsyncGenerator[Delta, None]:
         yield Delta(tool_calls=(ToolCallDelta(1, "b", "g", ""),))
-        yield Delta(index=1, content="two", logprobs=_logprobs("two"))
+        yield Delta(
+            index=1, content="two", logprobs=_logprobs("two"), extra_json='{"delta":{"reasoning":"a","ids":[1]}}'
+        )
         yield Delta(tool_calls=(ToolCallDelta(0, "a", "f", '{"x"'), ToolCallDelta(1, "", "", "{}")))
         yield Delta(tool_calls=(ToolCallDelta(0, "", "", ": 1}"),))
         yield Delta(index=1, content=" parts", logprobs=_logprobs(" parts"))
+        yield Delta(index=1, extra_json='{"delta":{"reasoning":"b","ids":[2]},"stop_reason":7}')
 
     assembly = Assembly()
     async for piece in pieces():
@@ -396,6 +402,7 @@ async def test_pieces_of_tool_calls_and_of_several_choices_are_put_together() ->
     first, second = assembly.answer(Finished(choice=answer.choice, end=end, bill=answer.bill)).completion.choices
     assert first.tool_calls == (ToolCall("a", "f", '{"x": 1}'), ToolCall("b", "g", "{}"))
     assert (second.content, second.finish_reason) == ("two parts", FinishReason.STOP)
+    assert second.extra_json == '{"message":{"reasoning":"ab","ids":[1,2]},"stop_reason":7}'
     assert second.logprobs is not None
     assert [token.token for token in second.logprobs.content] == ["two", " parts"]
 

@@ -1,5 +1,7 @@
 """Money: integers, rounded once, up."""
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ PRICE = Price(
 )
 
 
-def usage(**tokens: int) -> Usage:
+def usage(**tokens: Any) -> Usage:
     return Usage(**tokens, source=UsageSource.REPORTED)
 
 

@@ -811,6 +811,8 @@ class Choice(_message.Message):
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FINISH_REASON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Its number, from 0."""
     content: _builtins.str
@@ -819,6 +821,14 @@ class Choice(_message.Message):
     """The model's refusal. Empty if it did not refuse."""
     finish_reason: Global___FinishReason.ValueType
     """Why the model stopped."""
+    extra_json: _builtins.str
+    """What the upstream's choice holds beside these, such as
+    `content_filter_results`: a JSON object, with what its message holds beside
+    these (`reasoning_content`, `annotations`, …) under `message`. Default
+    (empty): nothing.
+    """
+    upstream_finish_reason: _builtins.str
+    """The upstream's own word where `finish_reason` is UNSPECIFIED."""
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
         """Calls that the model made."""
@@ -836,10 +846,12 @@ class Choice(_message.Message):
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         logprobs: Global___Logprobs | None = ...,
+        extra_json: _builtins.str = ...,
+        upstream_finish_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls", "upstream_finish_reason", b"upstream_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -954,22 +966,32 @@ class Origin(_message.Message):
     COMPLETION_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     """The upstream's id of the completion."""
     model: _builtins.str
     """The model's name as the upstream reports it."""
     system_fingerprint: _builtins.str
     """Fingerprint of the upstream's configuration, for `seed`."""
+    created: _builtins.int
+    """When the upstream began. Unit: seconds since the epoch. 0 if it did not say."""
+    extra_json: _builtins.str
+    """What the upstream's answer holds beside what has a field here, such as
+    `service_tier` or `citations`: a JSON object. Default (empty): nothing.
+    """
     def __init__(
         self,
         *,
         completion_id: _builtins.str = ...,
         model: _builtins.str = ...,
         system_fingerprint: _builtins.str = ...,
+        created: _builtins.int = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "model", b"model", "system_fingerprint", b"system_fingerprint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_id", b"completion_id", "created", b"created", "extra_json", b"extra_json", "model", b"model", "system_fingerprint", b"system_fingerprint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -987,6 +1009,7 @@ class Usage(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    REPORTED_JSON_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Prompt tokens that were neither read from nor written to a cache."""
     cached_input_tokens: _builtins.int
@@ -999,6 +1022,11 @@ class Usage(_message.Message):
     """Generated reasoning tokens, not shown but billed."""
     source: Global___UsageSource.ValueType
     """Where the counts come from."""
+    reported_json: _builtins.str
+    """The upstream's own usage object, whole, as JSON: with audio, image and
+    prediction tokens, which have no price class of their own. Empty if the
+    upstream reported none.
+    """
     def __init__(
         self,
         *,
@@ -1008,10 +1036,11 @@ class Usage(_message.Message):
         output_tokens: _builtins.int = ...,
         reasoning_tokens: _builtins.int = ...,
         source: Global___UsageSource.ValueType = ...,
+        reported_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_write_tokens", b"cache_write_tokens", "cached_input_tokens", b"cached_input_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "reported_json", b"reported_json", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -345,12 +345,17 @@ class StreamDelta(_message.Message):
     REFUSAL_FIELD_NUMBER: _builtins.int
     TOOL_CALLS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The choice that it belongs to."""
     content: _builtins.str
     """Text to append."""
     refusal: _builtins.str
     """Refusal to append."""
+    extra_json: _builtins.str
+    """What the upstream's piece holds beside these, as in Choice, with what its
+    delta holds under `delta`: a JSON object. Default (empty): nothing.
+    """
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
         """Pieces of tool calls."""
@@ -367,10 +372,11 @@ class StreamDelta(_message.Message):
         refusal: _builtins.str = ...,
         tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
         logprobs: _chat_pb2.Logprobs | None = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "index", b"index", "logprobs", b"logprobs", "refusal", b"refusal", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,6 +426,7 @@ class StreamFinished(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     ORIGIN_FIELD_NUMBER: _builtins.int
+    UPSTREAM_FINISH_REASONS_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_FIELD_NUMBER: _builtins.int
     idempotency: Global___Idempotency.ValueType
     """Whether this is the first result, and whether a retry would get it."""
@@ -439,6 +446,12 @@ class StreamFinished(_message.Message):
     def origin(self) -> _chat_pb2.Origin:
         """What the upstream says of its answer."""
 
+    @_builtins.property
+    def upstream_finish_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The upstream's own words where `finish_reasons` has UNSPECIFIED, by index;
+        empty at the others. Empty if all are known.
+        """
+
     def __init__(
         self,
         *,
@@ -446,11 +459,12 @@ class StreamFinished(_message.Message):
         usage: _chat_pb2.Usage | None = ...,
         decision: _decision_pb2.Decision | None = ...,
         origin: _chat_pb2.Origin | None = ...,
+        upstream_finish_reasons: _abc.Iterable[_builtins.str] | None = ...,
         idempotency: Global___Idempotency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "idempotency", b"idempotency", "origin", b"origin", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "finish_reasons", b"finish_reasons", "idempotency", b"idempotency", "origin", b"origin", "upstream_finish_reasons", b"upstream_finish_reasons", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
