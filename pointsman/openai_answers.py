@@ -1,4 +1,7 @@
-"""The dispatcher's answers as OpenAI chat-completions JSON: whole answers and the chunks of a stream."""
+"""The dispatcher's answers as OpenAI chat-completions JSON: whole answers and the chunks of a stream.
+
+What an upstream says beyond OpenAI's members (`extra_json`) goes back where it stood.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,11 +20,13 @@ _FINISH_REASONS: Mapping[int, str] = {
 
 
 def completion(response: dispatcher_pb2.CompleteResponse, *, created: int) -> Json:
-    """A `chat.completion` object. `created` is in seconds since the epoch; `model` is the one that answered."""
-    return {
+    """A `chat.completion` object. `model` is the one that answered; `created`, in seconds since the epoch, is used where
+    the upstream does not say when it was.
+    """
+    return _extra(response.origin.extra_json) | {
         "id": response.origin.completion_id or response.request_id,
         "object": "chat.completion",
-        "created": created,
+        "created": response.origin.created or created,
         "model": response.decision.model,
         "system_fingerprint": response.origin.system_fingerprint or None,
         "choices": [_choice(choice) for choice in response.choices],
@@ -49,11 +54,13 @@ class Chunks:
             yield self._chunk([self._delta(event.delta)])
         if event.HasField("finished"):
             self._head["model"] = event.finished.decision.model
+            words = event.finished.upstream_finish_reasons
             for index, reason in enumerate(event.finished.finish_reasons):
-                end = {"index": index, "delta": {}, "logprobs": None, "finish_reason": _FINISH_REASONS.get(reason)}
-                yield self._chunk([end])
+                finish = _finish_reason(reason, words[index] if words else "")
+                yield self._chunk([{"index": index, "delta": {}, "logprobs": None, "finish_reason": finish}])
             if self._include_usage:
-                yield self._chunk([]) | {"usage": usage(event.finished.usage)}
+                last = {"usage": usage(event.finished.usage)}
+                yield _extra(event.finished.origin.extra_json) | self._chunk([]) | last
 
     def _chunk(self, choices: list[Json]) -> Json:
         chunk = self._head | {"choices": choices}
@@ -72,11 +79,18 @@ class Chunks:
         if delta.tool_calls:
             piece["tool_calls"] = [_tool_call_delta(call) for call in delta.tool_calls]
         logprobs = _logprobs(delta.logprobs) if delta.HasField("logprobs") else None
-        return {"index": delta.index, "delta": piece, "logprobs": logprobs, "finish_reason": None}
+        beside = _extra(delta.extra_json)
+        piece |= beside.pop("delta", {})
+        return beside | {"index": delta.index, "delta": piece, "logprobs": logprobs, "finish_reason": None}
 
 
 def usage(tokens: chat_pb2.Usage) -> Json:
-    """OpenAI's overlapping counts: cached tokens are part of the prompt, reasoning is part of the completion."""
+    """The upstream's own object, or one made of our counts.
+
+    OpenAI's counts overlap: cached tokens are part of the prompt, reasoning is part of the completion.
+    """
+    if tokens.reported_json:
+        return _extra(tokens.reported_json)
     prompt = tokens.input_tokens + tokens.cached_input_tokens + tokens.cache_write_tokens
     answer = tokens.output_tokens + tokens.reasoning_tokens
     return {
@@ -113,12 +127,23 @@ def _choice(choice: chat_pb2.Choice) -> Json:
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
             for call in choice.tool_calls
         ]
-    return {
+    beside = _extra(choice.extra_json)
+    message |= beside.pop("message", {})
+    return beside | {
         "index": choice.index,
         "message": message,
         "logprobs": _logprobs(choice.logprobs) if choice.HasField("logprobs") else None,
-        "finish_reason": _FINISH_REASONS.get(choice.finish_reason),
+        "finish_reason": _finish_reason(choice.finish_reason, choice.upstream_finish_reason),
     }
+
+
+def _extra(text: str) -> Json:
+    members: Json = json.loads(text) if text else {}
+    return members
+
+
+def _finish_reason(reason: int, word: str) -> str | None:
+    return _FINISH_REASONS.get(reason, word or None)
 
 
 def _tool_call_delta(call: dispatcher_pb2.ToolCallDelta) -> Json:
