@@ -37,6 +37,17 @@ def add_commands(subparsers: Any) -> None:
     )
     parser.set_defaults(run=train)
 
+    parser = subparsers.add_parser(
+        "split", help="divide labelled prompts into rows to learn from and rows to measure on"
+    )
+    parser.add_argument(
+        "--benchmark", required=True, type=Path, help=".csv, .parquet or .jsonl file of labelled prompts"
+    )
+    parser.add_argument("--labels", required=True, type=int, help="rows to learn from")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default: 0)")
+    parser.add_argument("--out", required=True, type=Path, help="folder; gets labels/FILE and rest/FILE")
+    parser.set_defaults(run=split)
+
     parser = subparsers.add_parser("dial", help="show the alpha and the cost of each share of strong calls")
     parser.add_argument("--artifact", type=Path, default=DEFAULT_ARTIFACT, help="directory (default: the shipped one)")
     parser.add_argument("--strong-usd", type=Decimal, default=Decimal(10), help="per million tokens (default: 10)")
@@ -73,6 +84,21 @@ def train(arguments: argparse.Namespace) -> int:
     print(f"{written.directory}: {written.manifest.router_kind} {written.version}")
     for name, metrics in written.manifest.metrics.items():
         print(f"  {name}: {metrics}")
+    return 0
+
+
+def split(arguments: argparse.Namespace) -> int:
+    """Run `split`. Returns the exit code; what goes wrong is one line on stderr."""
+    from training.errors import TrainingError
+    from training.split import split as divide
+
+    try:
+        divided = divide(arguments.benchmark, labels=arguments.labels, seed=arguments.seed, out=arguments.out)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{divided.labels}: {divided.labelled_rows} rows")
+    print(f"{divided.rest}: {divided.rest_rows} rows")
     return 0
 
 

@@ -16,7 +16,7 @@ STRONG_MODEL = "gpt-4-1106-preview"
 WEAK_MODEL = "Mixtral-8x7B-Instruct-v0.1"
 """The pair of RouteLLM's evaluations: every labelled set here has both models' answers."""
 
-_GROUP_CHARACTERS = 300
+GROUP_CHARACTERS = 300
 """Prompts that begin alike share a reading passage, and must not stand on both sides of a split."""
 
 
@@ -52,7 +52,7 @@ class LabelledSet:
 
     def folds(self, count: int, seed: int) -> NDArray[np.int64]:
         """A fold per prompt; prompts that begin alike share one."""
-        return folds([prompt[:_GROUP_CHARACTERS] for prompt in self.prompts], count, seed)
+        return folds([prompt[:GROUP_CHARACTERS] for prompt in self.prompts], count, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,12 @@ def read(data: Path) -> Corpus:
         read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
     ]
     unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
-    return Corpus(labelled, unlabelled, tuple(_source(data, name, licence) for name, licence in _LICENCES.items()))
+    return Corpus(labelled, unlabelled, read_sources(data))
+
+
+def read_sources(data: Path) -> tuple[SourceFile, ...]:
+    """Every file of the data folder that training reads."""
+    return tuple(_source(data, name, licence) for name, licence in _LICENCES.items())
 
 
 _LICENCES = {

@@ -79,6 +79,15 @@ class Battles:
         score = np.where(straight, self.score_a, 1.0 - self.score_a)[rows]
         return LabelledSet(name, tuple(self.prompts[row] for row in rows), score, 1.0 - score)
 
+    def matrix(self, name: str) -> AnswerMatrix:
+        """One row per battle, with qualities of its two models alone: 1 for the winner, one half each for a tie."""
+        models, rows = self.models, np.arange(len(self.prompts))
+        place = {model: index for index, model in enumerate(models)}
+        quality = np.full((len(rows), len(models)), np.nan)
+        quality[rows, [place[model] for model in self.model_a]] = self.score_a
+        quality[rows, [place[model] for model in self.model_b]] = 1.0 - self.score_a
+        return AnswerMatrix(name, self.prompts, models, quality)
+
 
 @dataclass(frozen=True, slots=True)
 class Grades:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scorer_service.preprocess import NoUserText, Role, Turn
 from scorer_service.scorer import ConversationScorer, open_scorer
 from training import metrics, rankings
-from training.corpus import LabelledSet
+from training.corpus import GROUP_CHARACTERS, LabelledSet
 from training.metrics import Interval, NoGapError, Resampling
 from training.rankings import Comparison, Prices, Ranking
 from training.reliability import Reliability, brier, brier_skill, calibration_error_by_chance, reliability
@@ -29,6 +29,9 @@ Progress = Callable[[str, int, int], None]
 LENGTH, ORACLE = "prompt length", "oracle"
 
 _BLOCK = 256
+
+_TEMPLATE_SHARE = 0.05
+"""An opening that more prompts than this have is a template's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def evaluate(
     """
     labelled = benchmark.labelled
     gain, labels = labelled.gain, labelled.labels
-    resampling = Resampling(len(gain), draws, seed)
+    resampling = Resampling(len(gain), draws, seed, alike(labelled.prompts))
 
     def ranking(name: str, scores: Floats) -> Ranking:
         return rankings.measure(name, scores, gain, resampling, prices)
@@ -178,6 +181,20 @@ def evaluate(
         baselines=baselines,
         comparisons=tuple(rankings.compare(first, second) for first, second in pairs),
     )
+
+
+def alike(prompts: Sequence[str]) -> NDArray[np.int64]:
+    """A number per prompt, equal for prompts that do not tell independently of one another.
+
+    Those that begin alike, as questions about one passage do. Where an opening is a template's, which many have, only
+    equal prompts go together, such as battles on one prompt.
+    """
+    _, groups, sizes = np.unique(
+        np.array([prompt[:GROUP_CHARACTERS] for prompt in prompts], object), return_inverse=True, return_counts=True
+    )
+    if sizes.max() > max(1, _TEMPLATE_SHARE * len(prompts)):
+        _, groups = np.unique(np.array(prompts, object), return_inverse=True)
+    return groups.astype(np.int64)
 
 
 def win_probabilities(

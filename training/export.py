@@ -30,7 +30,7 @@ class ExportError(TrainingError):
 
 
 class TrainedRouter(Protocol):
-    """What an export needs to know of a router of one model pair."""
+    """What an export needs to know of a router; `win_probability` is that of its default pair."""
 
     @property
     def kind(self) -> str: ...
@@ -51,11 +51,13 @@ class Provenance:
     """What the manifest tells beyond the graph.
 
     Attributes:
-        strong_model, weak_model: the pair.
+        strong_model, weak_model: the pair; of a router of many models its default pair.
         score_quantiles: `QUANTILES` ascending win probabilities of the reference prompts.
         data: file name -> sha256, rows, licence.
         training: configuration, seed, versions.
         metrics: as measured, with label counts.
+        models: of a router of many models, strongest first; empty stands for the pair.
+        calibrated_pairs: whose calibrators are in the graph; empty stands for the pair.
     """
 
     strong_model: str
@@ -64,6 +66,8 @@ class Provenance:
     data: Mapping[str, Any]
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
+    models: tuple[str, ...] = ()
+    calibrated_pairs: frozenset[tuple[str, str]] = frozenset()
 
 
 def preprocessor(router: TrainedRouter) -> Preprocessor:
@@ -117,10 +121,10 @@ def _manifest(router: TrainedRouter, provenance: Provenance, files: Mapping[str,
         router_kind=router.kind,
         strong_model=provenance.strong_model,
         weak_model=provenance.weak_model,
-        models=pair,
+        models=provenance.models or pair,
         preprocess=router.preprocess,
         score_quantiles=tuple(map(float, provenance.score_quantiles)),
-        calibrated_pairs=frozenset({pair}),
+        calibrated_pairs=provenance.calibrated_pairs or frozenset({pair}),
         files=files,
         data=provenance.data,
         training=provenance.training,

@@ -4,5 +4,7 @@ from collections.abc import Mapping
 
 KINDS: Mapping[str, str] = {
     "static": "word vectors and surface features; the shipped default",
+    "mf": "matrix factorisation over all models (RouteLLM)",
+    "sw": "a Bradley-Terry fit per prompt over battles of similar prompts (RouteLLM)",
 }
 """Kind -> one line of help. `pointsman train --router KIND` runs `training.fit_KIND`, see `train`."""

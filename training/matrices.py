@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from training import corpus
-from training.corpus import LabelledSet
+from training.corpus import LabelledSet, SourceFile
 
 Floats = NDArray[np.float64]
 
@@ -34,8 +34,12 @@ class AnswerMatrix:
 
     def outcomes(self, strong: str, weak: str) -> Floats:
         """1 where `strong` answered better, 0 where worse, one half for a tie, NaN without both labels. [prompts]."""
-        gap = self.quality[:, self.models.index(strong)] - self.quality[:, self.models.index(weak)]
-        return outcome(gap, self.tie_below)
+        return outcome(self.gap(strong, weak), self.tie_below)
+
+    def gap(self, strong: str, weak: str) -> Floats:
+        """Quality of the answer of `strong` less that of `weak`, NaN without both. [prompts]."""
+        result: Floats = self.quality[:, self.models.index(strong)] - self.quality[:, self.models.index(weak)]
+        return result
 
     def take(self, rows: NDArray[np.int64]) -> "AnswerMatrix":
         """The same matrix for some of its prompts."""
@@ -69,15 +73,33 @@ def read_matrices(data: Path) -> tuple[AnswerMatrix, ...]:
     )
 
 
-def labelled_pair(labelled: LabelledSet) -> AnswerMatrix:
-    """A set with labels for the strong and the weak model alone, as a matrix of two models."""
+def sources(data: Path) -> tuple[SourceFile, ...]:
+    """The files that `read_matrices` reads."""
+    return tuple(source for source in corpus.read_sources(data) if source.name.startswith("train/"))
+
+
+def labelled_pair(labelled: LabelledSet, pair: tuple[str, str]) -> AnswerMatrix:
+    """A set with labels for a strong and a weak model alone, as a matrix of these two models."""
     quality = np.stack([labelled.strong, labelled.weak], axis=1)
-    return AnswerMatrix(labelled.name, labelled.prompts, (corpus.STRONG_MODEL, corpus.WEAK_MODEL), quality)
+    return AnswerMatrix(labelled.name, labelled.prompts, pair, quality)
 
 
 def known_models(matrices: Sequence[AnswerMatrix]) -> tuple[str, ...]:
     """Every model of these sets once, in order of appearance."""
     return tuple(dict.fromkeys(model for matrix in matrices for model in matrix.models))
+
+
+def wins(matrices: Sequence[AnswerMatrix], models: Sequence[str]) -> Floats:
+    """How often each model's answer was better than each other one's, a tie counting one half: [models, models]."""
+    place = {model: index for index, model in enumerate(models)}
+    total = np.zeros((len(models), len(models)))
+    for matrix in matrices:
+        columns = [place[model] for model in matrix.models]
+        for first, column in enumerate(columns):
+            result = outcome(matrix.quality[:, [first]] - matrix.quality, matrix.tie_below)
+            result[:, first] = np.nan
+            total[column, columns] += np.nansum(result, axis=0)
+    return total
 
 
 _SAME_MODEL: Mapping[str, str] = {

@@ -7,7 +7,7 @@ numbers then raise, and bootstrap draws are NaN.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -96,24 +96,29 @@ class Resampling:
     """Bootstrap resamples of `prompts` rows: equal values give equal resamples, so that two rankings can be paired.
 
     Attributes:
-        prompts: rows of the sample, and of each resample.
+        prompts: rows of the sample.
         draws: number of resamples.
         seed: of the draws.
+        groups: a number per row; rows of one group, such as questions about one passage or battles on one prompt, tell
+            less than as many independent ones, and are drawn together. `None`: every row is its own.
     """
 
     prompts: int
     draws: int = 1000
     seed: int = 0
+    groups: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def counts(self) -> Iterator[NDArray[np.int64]]:
         """How often each row is in each resample: blocks of [some draws, prompts], `draws` in all."""
         generator = np.random.default_rng(self.seed)
         block = max(1, _CELLS // self.prompts)
+        units = self.prompts if self.groups is None else int(self.groups.max()) + 1
         for start in range(0, self.draws, block):
             size = min(block, self.draws - start)
-            rows = generator.integers(0, self.prompts, size=(size, self.prompts))
-            flat = (rows + np.arange(size)[:, None] * self.prompts).ravel()
-            yield np.bincount(flat, minlength=size * self.prompts).reshape(size, self.prompts)
+            drawn = generator.integers(0, units, size=(size, units))
+            flat = (drawn + np.arange(size)[:, None] * units).ravel()
+            counts = np.bincount(flat, minlength=size * units).reshape(size, units)
+            yield counts if self.groups is None else counts[:, self.groups]
 
     def statistics(self, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
         """A statistic of every resample, from its counts per row: concatenated along the first axis."""
@@ -151,12 +156,13 @@ def ranking_draws(
     def numbers(counts: NDArray[np.int64]) -> Floats:
         sorted_counts = counts[:, order]
         calls = _cumulated(sorted_counts, ends)
+        shares = calls / calls[:, -1:]
         gap = _cumulated(sorted_counts * gains[order], ends)
         total = gap[:, -1:]
         pgr = np.divide(gap, total, out=np.full_like(gap, np.nan), where=total > 0.0)
-        curve = _interpolate(calls, pgr, SHARES * resampling.prompts)
+        curve = _interpolate(shares, pgr, SHARES)
         average = np.trapezoid(curve, SHARES, axis=1)
-        crossings = [_first_crossing(calls, pgr, level) / resampling.prompts for level in levels]
+        crossings = [_first_crossing(shares, pgr, level) for level in levels]
         return np.column_stack([average, *crossings, curve])
 
     drawn = resampling.statistics(numbers)
@@ -251,14 +257,14 @@ def _cumulated(values: NDArray[np.int64] | Floats, ends: NDArray[np.intp]) -> Fl
     return sums
 
 
-def _interpolate(calls: Floats, pgr: Floats, targets: Floats) -> Floats:
-    """Row by row, `pgr` where `calls` reaches each target: [draws, targets]."""
-    draws, points = calls.shape
-    # One search over all rows: a row's calls run from 0 to the same total, so that an offset keeps rows apart.
-    offset = np.arange(draws)[:, None] * (calls[0, -1] + 1.0)
-    after = np.searchsorted((calls + offset).ravel(), (targets + offset).ravel()).reshape(draws, -1)
-    after -= np.arange(draws)[:, None] * points
-    return _between(calls, pgr, after, targets[None, :])
+def _interpolate(shares: Floats, pgr: Floats, targets: Floats) -> Floats:
+    """Row by row, `pgr` where `shares` reaches each target: [draws, targets]."""
+    draws, points = shares.shape
+    # One search over all rows: a row's shares run from 0 to 1, so that an offset of 2 keeps rows apart.
+    offset = 2.0 * np.arange(draws)[:, None]
+    after = np.searchsorted((shares + offset).ravel(), (targets + offset).ravel()).reshape(draws, -1)
+    after = np.minimum(after - np.arange(draws)[:, None] * points, points - 1)
+    return _between(shares, pgr, after, targets[None, :])
 
 
 def _between(x: Floats, y: Floats, after: NDArray[np.intp], targets: Floats) -> Floats:
@@ -272,8 +278,8 @@ def _between(x: Floats, y: Floats, after: NDArray[np.intp], targets: Floats) -> 
     return value
 
 
-def _first_crossing(calls: Floats, pgr: Floats, level: float) -> Floats:
-    """Row by row, the calls at which `pgr` first reaches the level: [draws]; NaN where it is NaN."""
+def _first_crossing(shares: Floats, pgr: Floats, level: float) -> Floats:
+    """Row by row, the share at which `pgr` first reaches the level: [draws]; NaN where it is NaN."""
     after = np.argmax(pgr >= level, axis=1)[:, None]
-    crossing = _between(pgr, calls, after, np.full((len(calls), 1), level))[:, 0]
+    crossing = _between(pgr, shares, after, np.full((len(shares), 1), level))[:, 0]
     return np.where(np.isnan(pgr[:, -1]), np.nan, crossing)

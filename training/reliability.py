@@ -31,7 +31,7 @@ def brier_skill(probabilities: ArrayLike, labels: ArrayLike, resampling: Resampl
     error = (predicted - observed) ** 2
 
     def skill(counts: NDArray[np.int64]) -> Floats:
-        prompts = len(observed)
+        prompts = counts.sum(axis=1)
         base = counts @ observed**2 / prompts - (counts @ observed / prompts) ** 2
         ratio: Floats = np.divide(counts @ error / prompts, base, out=np.full_like(base, np.nan), where=base > 1e-12)
         return 1.0 - ratio

@@ -162,11 +162,12 @@ def _comparisons(result: BenchmarkResult) -> Iterator[str]:
 
 def _legend(report: Report) -> str:
     return (
-        f"95 % intervals from {report.draws:,} bootstrap draws of the prompts (seed {report.seed}); {RANDOM_RUNS} runs "
-        "for random, whose intervals are where single runs fall. CPT(x): share of strong calls that recovers x of the "
-        f"gap. Saved: cost beside random routing of the same quality, at ${report.prices.strong:g} and "
-        f"${report.prices.weak:g} per million tokens. Brier skill: above 0 beats these labels' own mean. ECE: "
-        f"equal-mass calibration error, and what a perfect predictor exceeds 1 time in 20. Paper: {published.SOURCE}."
+        f"95 % intervals from {report.draws:,} bootstrap draws of the prompts (seed {report.seed}), those that begin "
+        f"alike together; {RANDOM_RUNS} runs for random, whose intervals are where single runs fall. CPT(x): share of "
+        "strong calls that recovers x of the gap. Saved: cost beside random routing of the same quality, at "
+        f"${report.prices.strong:g} and ${report.prices.weak:g} per million tokens. Brier skill: above 0 beats these "
+        "labels' own mean. ECE: equal-mass calibration error, and what a perfect predictor exceeds 1 time in 20. "
+        f"Paper: {published.SOURCE}."
     )
 
 

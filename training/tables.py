@@ -14,6 +14,8 @@ from pathlib import Path
 
 import polars as pl
 
+from training.errors import TrainingError
+
 LINE = "#line"
 """The column that holds each row's place: the line on which it begins, or its number in a parquet file. From 1."""
 
@@ -24,7 +26,7 @@ _LONGEST_FIELD = 2**31 - 1
 """Of a CSV file; the csv module's own bound is 128 KiB, which long conversations pass."""
 
 
-class DataError(Exception):
+class DataError(TrainingError):
     """A data file cannot be used. The message names the file, what is wrong and the mend."""
 
 

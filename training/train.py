@@ -10,7 +10,7 @@ import importlib
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scorer_service.artifact import ScorerArtifact
 from training.errors import TrainingError
@@ -71,10 +71,14 @@ def configure(config: type[Any], settings: Sequence[str], *, seed: int) -> Any:
 
 
 def _value(kind: Any, text: str) -> Any:
-    """Read a text as one of the types that settings have: str, int, float, bool, Path, each also as `T | None`."""
+    """Read a text as one of the types of settings: str, int, float, bool, Path or Literal of texts, or None."""
     alternatives = typing.get_args(kind)
     if type(None) in alternatives:
         return None if text == "none" else _value(alternatives[0], text)
+    if typing.get_origin(kind) is Literal:
+        if text not in alternatives:
+            raise ValueError(text)
+        return text
     if kind is bool:
         if text not in {"true", "false"}:
             raise ValueError(text)

@@ -67,6 +67,17 @@ def test_a_result_agrees_with_the_metrics_of_its_scores(tmp_path: Path) -> None:
     assert told[-1] == ("b on tiny", 60, 60)
 
 
+def test_prompts_about_one_passage_go_together_and_those_of_one_template_do_not() -> None:
+    passage = "It was a dark night at the junction. " * 10
+    texts = [f"question {place}" for place in range(98)]
+    groups = evaluate.alike([*texts, passage + "Who?", passage + "Why?"])
+    assert len(set(groups)) == 99
+    assert groups[98] == groups[99]
+    groups = evaluate.alike([*(passage + text for text in texts), "same", "same"])
+    assert len(set(groups)) == 99
+    assert groups[98] == groups[99]
+
+
 def test_an_artefact_that_was_trained_on_the_file_is_no_result(tmp_path: Path) -> None:
     directory = artifacts.write(tmp_path / "a")
     artifacts.edit_manifest(directory, lambda manifest: manifest["data"].update({"x.csv": {"sha256": "0" * 64}}))

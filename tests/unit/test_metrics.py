@@ -97,6 +97,29 @@ def test_resamples_are_the_same_for_a_seed_however_they_are_cut(monkeypatch: pyt
     assert (whole.sum(axis=1) == 30).all()
 
 
+def test_rows_of_one_group_are_drawn_together() -> None:
+    """Each prompt copied four times: with groups, the interval is that of the prompts; without, half as wide."""
+    generator = np.random.default_rng(8)
+    scores, gain = generator.random(150), generator.choice([-1.0, 0.0, 1.0], size=150, p=[0.1, 0.5, 0.4])
+    once = ranking_draws(scores, gain, Resampling(150))
+    copied, copied_gain, groups = np.tile(scores, 4), np.tile(gain, 4), np.tile(np.arange(150), 4)
+    together = ranking_draws(copied, copied_gain, Resampling(600, groups=groups))
+    np.testing.assert_allclose(together.apgr, once.apgr)
+    np.testing.assert_allclose(together.cpt, once.cpt)
+    apart = ranking_draws(copied, copied_gain, Resampling(600))
+    assert np.std(apart.apgr) == pytest.approx(np.std(once.apgr) / 2, rel=0.15)
+
+
+def test_groups_may_differ_in_size() -> None:
+    scores, gain, groups = np.array([4, 3, 2, 1, 0]), np.array([1.0, 0, 1, 0, 1]), np.array([0, 0, 0, 1, 2])
+    resampling = Resampling(5, draws=40, groups=groups)
+    drawn = ranking_draws(scores, gain, resampling)
+    [counts] = resampling.counts()
+    for row, count in enumerate(counts):
+        curve = pgr_curve(np.repeat(scores, count), np.repeat(gain, count)) if gain @ count else None
+        assert drawn.apgr[row] == pytest.approx(np.nan if curve is None else curve.apgr(), nan_ok=True)
+
+
 def test_a_resample_without_a_gap_is_left_out_of_the_interval() -> None:
     drawn = ranking_draws([2, 1], [1.0, 0.0], Resampling(2, draws=200))
     assert np.isnan(drawn.apgr).mean() == pytest.approx(0.25, abs=0.1)  # both draws are the second row
