@@ -20,7 +20,7 @@ _FINISH_REASONS: Mapping[int, str] = {
 
 
 def completion(response: dispatcher_pb2.CompleteResponse, *, created: int) -> Json:
-    """A `chat.completion` object. `model` is the one that answered; `created`, in seconds since the epoch, is used where
+    """A `chat.completion` object. `model` is the one that answered; `created`, seconds since the epoch, is used where
     the upstream does not say when it was.
     """
     return _extra(response.origin.extra_json) | {

