@@ -6,8 +6,6 @@ python -m dispatcher_service --help                list the settings
 """
 
 import asyncio
-import contextlib
-import importlib.metadata
 import logging
 import os
 import random
@@ -20,33 +18,31 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from dispatcher_service import redaction
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
+from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
-from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
 from dispatcher_service.dispatch import Dispatcher
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
+from dispatcher_service.idempotency import Idempotent
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
-from dispatcher_service.ledger.opening import open_ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.metrics import Metrics
+from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.record_metrics import RecordMetrics
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
+from dispatcher_service.recording import Recording
 from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
 from dispatcher_service.records_servicer import RecordServicer
-from dispatcher_service.redaction import Redact
-from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
+from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
-from dispatcher_service.tracing import NoTracing, Tracing
 from dispatcher_service.upstream import OpenAIUpstream
 from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
@@ -79,43 +75,41 @@ async def _serve(settings: Settings) -> None:
     _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
     metrics = Metrics(registry, tenants=catalogue.tenants)
-    record_metrics = RecordMetrics(registry, tenants=catalogue.tenants)
     tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
-    tracing = _open_tracing(settings)
+    tracing = open_tracing(settings, os.environ)
     ledger = _open_ledger(settings.ledger)
-    store = RecordStore(ledger, retention=settings.decision_retention)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ))
-    except CredentialError as error:
-        raise StartError(str(error)) from error
+    budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
+    money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
+    upstream = OpenAIUpstream(_open_credentials(catalogue), trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
     metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called)
+    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    metrics.watch_scorers(scorer.breakers())
 
-    recorder = Recorder(
-        lines=_open_decision_log(settings),
-        store=store,
+    recording = Recording(
+        settings,
+        os.environ,
+        ledger=ledger,
         catalogue=lambda: catalogue,
         scorer=scorer,
-        redact=_load_redaction(settings.redaction),
-        lost=record_metrics.lost,
-        shadowed=record_metrics.shadowed,
-        trace_id=tracing.trace_id,
-        max_queue=settings.record_queue,
+        registry=registry,
+        tracing=tracing,
     )
 
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
-        recorder.record(outcome)
+        recording.recorder.record(outcome)
         tracing.observe(outcome)
 
     conversations = Conversations(
         Dispatcher(
-            catalogue=catalogue,
+            catalogue=lambda: catalogue,
             scorer=tracing.scorer(scorer),
             upstream=tracing.upstream(upstream),
+            book=money.book,
+            pacer=money.pacer,
             gates=gates,
             record=record,
             clock=time.monotonic,
@@ -125,8 +119,9 @@ async def _serve(settings: Settings) -> None:
         ),
         documents=ledger,
         catalogue=lambda: catalogue,
-        observe=record_metrics.conversation_store,
+        observe=recording.metrics.conversation_store,
     )
+    idempotent = Idempotent(conversations, documents=ledger, catalogue=lambda: catalogue, observe=metrics.request_named)
     auth = Authenticator(
         mode=catalogue.auth.mode,
         catalogue=lambda: catalogue,
@@ -136,34 +131,37 @@ async def _serve(settings: Settings) -> None:
         wall_clock=time.time,
     )
     servicer = DispatcherServicer(
-        dispatcher=conversations,
+        dispatcher=idempotent,
         auth=auth,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
+        tracing=tracing,
     )
     record_servicer = RecordServicer(
-        store=store,
-        recorder=recorder,
+        store=recording.store,
+        recorder=recording.recorder,
         auth=auth,
         catalogue=lambda: catalogue,
         metrics=metrics,
+        tracing=tracing,
         wall_clock=time.time,
     )
-    recording = asyncio.create_task(recorder.run())
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
 
     async def prepare() -> None:
-        """Nothing to wait for: without a scorer each tenant's policy answers."""
+        """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
+        _warn_of_exposure(settings, catalogue)
+        money.start()
+        recording.start()
 
     async def close() -> None:
+        await idempotent.close()
         await conversations.close()
-        recording.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await recording
-        await recorder.close()
+        await money.close()
+        await recording.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -179,6 +177,7 @@ async def _serve(settings: Settings) -> None:
             registry=registry,
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
+            tls=entry.server_tls(settings, prefix=PREFIX),
         ),
         register=register,
         prepare=prepare,
@@ -196,6 +195,16 @@ def _check_exposure(settings: Settings, catalogue: Catalogue) -> None:
             "is served on loopback only; give the tenants api_keys (pointsman key new), or listen on 127.0.0.1, or "
             "set DISPATCHER_TRUST_CALLERS=true where the network decides who calls"
         )
+
+
+def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
+    if catalogue.auth.mode is AuthMode.REQUIRED:
+        if not settings.tls_certificate and not is_loopback(settings.listen):
+            logger.warning(
+                "credentials come in over a port without TLS: set DISPATCHER_TLS_CERTIFICATE, or let a mesh encrypt",
+                extra=fields(listen=settings.listen),
+            )
+        return
     logger.warning(
         "AUTHENTICATION IS OFF: whoever reaches this port may name any tenant and change any budget",
         extra=fields(listen=settings.listen, trust_callers=settings.trust_callers),
@@ -212,47 +221,21 @@ def _load(config: str) -> Catalogue:
         raise StartError(str(error)) from error
 
 
+def _open_credentials(catalogue: Catalogue) -> Credentials:
+    try:
+        return Credentials(catalogue.all_deployments(), os.environ)
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
 def _open_ledger(url: str) -> Ledger:
     try:
-        return open_ledger(url)
-    except (ValueError, LedgerUnavailable) as error:
-        raise StartError(f"DISPATCHER_LEDGER={url}: {error}") from error
-
-
-def _open_decision_log(settings: Settings) -> Lines | None:
-    destination = settings.decision_log
-    if destination == "none":
-        return None
-    if destination == "stdout":
-        return StdoutLines()
-    try:
-        return FileLines(
-            Path(destination),
-            max_bytes=settings.decision_log_max_bytes,
-            max_age=settings.decision_log_max_age,
-            keep=settings.decision_log_keep,
-        )
-    except OSError as error:
-        raise StartError(f"DISPATCHER_DECISION_LOG={destination}: {error.strerror}") from error
-
-
-def _open_tracing(settings: Settings) -> Tracing:
-    if settings.tracing == "none":
-        return NoTracing()
-    try:
-        # The extra `otel` is needed only here.
-        from dispatcher_service.otel_tracing import OtelTracing  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise StartError(f"DISPATCHER_TRACING=otlp needs {error.name}: pip install 'pointsman[otel]'") from error
-    name = os.environ.get("OTEL_SERVICE_NAME", "pointsman-dispatcher")
-    return OtelTracing(service_name=name, version=importlib.metadata.version("pointsman"))
-
-
-def _load_redaction(path: str) -> Redact:
-    try:
-        return redaction.load(path)
-    except ValueError as error:
-        raise StartError(f"DISPATCHER_REDACTION={error}") from error
+        return open_ledger(url or default_url(os.environ))
+    except (ValueError, OSError, LedgerUnavailable) as error:
+        # The address may hold a password.
+        raise StartError(f"DISPATCHER_LEDGER: {error}") from error
+    except ImportError as error:
+        raise StartError("DISPATCHER_LEDGER: redis needs the extra: pip install 'pointsman[redis]'") from error
 
 
 def _check_config(path: Path) -> int:

@@ -4,9 +4,10 @@ import datetime
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Protocol
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from dispatcher_service.identity import ApiKey, AuthMode, AuthPolicy, JwtPolicy, Principal
+from dispatcher_service.upstream_sections import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _Text = Annotated[str, Field(min_length=1)]
@@ -14,11 +15,7 @@ _Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
 """Asymmetric ones: with a shared secret, whoever can check a token can make one."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ApiKeySection(_Section):
+class ApiKeySection(Section):
     """One of `api_keys` of a tenant or an admin, as `pointsman key new` prints it."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -30,21 +27,21 @@ CertificateName = Annotated[str, Field(pattern=r"^(uri|dns|subject):.+$")]
 """A name inside a client certificate, after the kind of name that it is."""
 
 
-class AdminSection(_Section):
+class AdminSection(Section):
     """One of `[admins]`."""
 
-    api_keys: list[ApiKeySection] = []
-    certificates: list[CertificateName] = []
+    api_keys: tuple[ApiKeySection, ...] = ()
+    certificates: tuple[CertificateName, ...] = ()
 
 
-class JwtSection(_Section):
+class JwtSection(Section):
     """`[auth.jwt]`."""
 
     # Plain HTTP is for an agent on this machine; over a network it would hand out the right to sign.
     jwks: Annotated[str, Field(pattern=r"^(https://\S+|http://(127\.0\.0\.1|localhost|\[::1\])[:/]\S*|/.+)$")]
     issuer: _Text
     audience: _Text
-    algorithms: Annotated[list[_Algorithm], Field(min_length=1)] = ["RS256", "ES256"]
+    algorithms: Annotated[tuple[_Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
     tenant_claim: _Text = "tenant"
     admin_claim: _Text = "roles"
     admin_value: str = ""
@@ -53,7 +50,7 @@ class JwtSection(_Section):
     timeout: _Seconds = 2.0
 
 
-class AuthSection(_Section):
+class AuthSection(Section):
     """`[auth]`."""
 
     mode: AuthMode | None = None
@@ -64,9 +61,9 @@ class _Owner(Protocol):
     """A tenant's or an admin's section."""
 
     @property
-    def api_keys(self) -> list[ApiKeySection]: ...
+    def api_keys(self) -> tuple[ApiKeySection, ...]: ...
     @property
-    def certificates(self) -> list[str]: ...
+    def certificates(self) -> tuple[str, ...]: ...
 
 
 def auth_problems(auth: AuthSection, tenants: Mapping[str, _Owner], admins: Mapping[str, _Owner]) -> list[str]:
@@ -120,7 +117,7 @@ def _jwt(section: JwtSection) -> JwtPolicy:
         jwks=section.jwks,
         issuer=section.issuer,
         audience=section.audience,
-        algorithms=tuple(section.algorithms),
+        algorithms=section.algorithms,
         tenant_claim=section.tenant_claim,
         admin_claim=section.admin_claim,
         admin_value=section.admin_value,

@@ -4,9 +4,12 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from dispatcher_service import pricing
+from dispatcher_service.budget import Limit, OnExhausted
 from dispatcher_service.chat import PartKind
 from dispatcher_service.identity import AuthPolicy
-from dispatcher_service.pricing import Price
+from dispatcher_service.pacing_targets import PacingPolicy
+from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.stickiness import Sticky
 
@@ -17,6 +20,14 @@ class OnScorerFailure(enum.Enum):
     WEAK = "weak"
     STRONG = "strong"
     REJECT = "reject"
+
+
+class OnLedgerFailure(enum.Enum):
+    """What a tenant wants when the ledger cannot be reached: nothing, or answers that are booked once it is back."""
+
+    REJECT = "reject"
+    WEAK = "weak"
+    SERVE = "serve"
 
 
 class OnDisconnect(enum.Enum):
@@ -34,19 +45,28 @@ class Model:
 
     Attributes:
         name: its name in tenants, decisions and metrics.
-        price: what its tokens cost.
-        part_tokens: bounds the tokens of one part by its kind; parts of a kind that is missing are refused.
+        prices: ascending by `effective_from`, at least one.
+        part_tokens: the most tokens of one part by its kind; parts of a kind that is missing are refused.
+        max_output_tokens: the most tokens of one answer, reasoning included: the limit that a request without one is
+            sent with. `None` leaves that to the upstream, and so the cost without a bound.
+        prompt_overhead_tokens: what the upstream's template may add to a prompt.
         fallbacks: models to try, in this order, when none of its deployments answers.
         on_disconnect: what becomes of a call whose caller went away.
         drain_timeout: for `DRAIN`: seconds that the answer is read on.
     """
 
     name: str
-    price: Price
+    prices: tuple[Price, ...]
     part_tokens: Mapping[PartKind, int]
+    max_output_tokens: int | None = None
+    prompt_overhead_tokens: int = 256
     fallbacks: tuple[str, ...] = ()
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     drain_timeout: float = 30.0
+
+    def price_at(self, now: float) -> Price:
+        """The price in force at a time in seconds since the epoch."""
+        return pricing.price_at(self.prices, now)
 
 
 class Api(enum.Enum):
@@ -163,15 +183,27 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
-    """Who pays, for which pair, and how the dial stands."""
+    """Who pays, for which pair, how the dial stands, and what it may cost.
+
+    Attributes:
+        dial: `None` where only limits say how much goes strong.
+        limits: at most one per period.
+        overdraft: what may be spent above each limit where `on_exhausted` is to borrow.
+        pacing: what moves alpha; `None` for a fixed alpha, or for one that follows from the scorer's quantiles alone.
+    """
 
     tenant_id: str
     pair: ModelPair
-    dial: FixedAlpha | StrongCallShare
+    dial: FixedAlpha | StrongCallShare | None
     on_scorer_failure: OnScorerFailure
     allow_alpha_override: bool
     extra_body_keys: frozenset[str]
     scorer: str
+    limits: tuple[Limit, ...] = ()
+    on_exhausted: OnExhausted = OnExhausted.DEGRADE
+    overdraft: NanoUsd = 0
+    on_ledger_failure: OnLedgerFailure = OnLedgerFailure.REJECT
+    pacing: PacingPolicy | None = None
     fallback_to_other_tier: bool = False
     """Whether the other tier's model may answer when the chosen one cannot. Never in a tool loop."""
     sticky: Sticky = Sticky.STRONG
@@ -186,12 +218,62 @@ class TenantPolicy:
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
 
 
+EMBEDDED = "embedded"
+"""The address of a scorer in the dispatcher's own process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerTls:
+    """Paths of PEM files, empty where there is none. See `pointsman.runtime.channels.ClientTls`."""
+
+    ca: str
+    certificate: str
+    key: str
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerEndpoint:
+    """One scorer: a gRPC target or `EMBEDDED`. `artifact` is an embedded one's directory, empty for the shipped one."""
+
+    address: str
+    artifact: str = ""
+    tls: ScorerTls | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Canary:
+    """A scorer that serves a share of the tenants, `weight`, in [0, 1]."""
+
+    name: str
+    weight: float
+    endpoint: ScorerEndpoint
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerTarget:
-    """Where the scorer is. `timeout` is the dispatcher's whole patience for one prediction, in seconds."""
+    """Where the scorers are.
+
+    Attributes:
+        address, artifact, tls: of the main one; see `ScorerEndpoint`.
+        timeout: the dispatcher's whole patience for one prediction, in seconds.
+        breaker_failures: failures in a row after which a scorer is left alone.
+        breaker_cooldown: for how many seconds.
+        canaries: scorers that serve some of the tenants.
+    """
 
     address: str
     timeout: float
+    artifact: str = ""
+    tls: ScorerTls | None = None
+    breaker_failures: int = 5
+    breaker_cooldown: float = 1.0
+    canaries: tuple[Canary, ...] = ()
+
+    @property
+    def main(self) -> ScorerEndpoint:
+        """The scorer of all tenants that no canary serves."""
+        return ScorerEndpoint(address=self.address, artifact=self.artifact, tls=self.tls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,24 +5,28 @@ from collections.abc import Callable
 from dispatcher_service import routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
+from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
-from dispatcher_service.ports import Scorer
-from dispatcher_service.progress import Progress
+from dispatcher_service.pacing_targets import Estimate, Reference
+from dispatcher_service.ports import Pacer, Scorer
+from dispatcher_service.pricing import NanoUsd
+from dispatcher_service.progress import Paced, Progress
 from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
 
 
 class Chooser:
-    """Chooses a tier for a request. Calls the scorer and nothing else."""
+    """Chooses a tier for a request. Calls the scorer and moves the tenant's pace, and nothing else."""
 
-    def __init__(self, *, catalogue: Catalogue, scorer: Scorer, clock: Callable[[], float]) -> None:
+    def __init__(self, *, scorer: Scorer, pacer: Pacer, expectations: Expectations, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
-        self._catalogue = catalogue
         self._scorer = scorer
+        self._pacer = pacer
+        self._expectations = expectations
         self._clock = clock
 
-    async def choose(self, request: Request, progress: Progress | None) -> Choice:
-        """Decide. Without a `progress` (`Route`) it leaves no trace.
+    async def choose(self, progress: Progress, *, preview: bool = False) -> Choice:
+        """Decide. A `preview` decides alike, and moves nothing.
 
         Raises:
             Unauthenticated: there is no such tenant.
@@ -30,7 +34,8 @@ class Chooser:
             InvalidRequest: a model of the tenant cannot take the request.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
-        policy = self._catalogue.tenants.get(request.tenant_id)
+        request, catalogue = progress.request, progress.catalogue
+        policy = catalogue.tenants.get(request.tenant_id)
         if policy is None:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
@@ -40,50 +45,98 @@ class Chooser:
             in_tool_loop=request.chat.in_tool_loop,
             sticky=policy.sticky,
             pair=policy.pair,
-            models=self._catalogue.deployments,
+            models=catalogue.deployments,
         )
+        pair = policy.pair if past is None else past[1]
+        _check_fit(policy, pair, catalogue, request.chat)
+        estimate = self._estimate(pair, progress)
         if past is not None:
-            decision, pair = past
-            self._check_fit(policy, pair, request.chat)
-            return Choice(decision=decision, pair=pair, alpha_source=None, prediction=None)
-        self._check_fit(policy, policy.pair, request.chat)
-        timeout = self._catalogue.scorer.timeout
+            await self._forced(policy, past[0], estimate, preview=preview)
+            return _chosen(progress, past[0], pair, estimate, source=None, prediction=None)
+        timeout = catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
-        prediction = await self._scorer.score(request.chat, pair=policy.pair, scorer=policy.scorer, timeout=timeout)
-        if progress is not None:
-            progress.scorer_seconds = self._clock() - started
-        if prediction is None:
-            return Choice(decision=_without_prediction(policy), pair=policy.pair, alpha_source=None, prediction=None)
-        alpha, source = _alpha(policy, request, prediction)
-        return Choice(
-            decision=routing.decide(prediction.win_probability, alpha=alpha),
-            pair=policy.pair,
-            alpha_source=source,
-            prediction=prediction,
+        prediction = await self._scorer.score(
+            request.chat, tenant_id=policy.tenant_id, pair=policy.pair, scorer=policy.scorer, timeout=timeout
         )
+        progress.scorer_seconds = self._clock() - started
+        decision, source = await self._decide(policy, request, prediction, estimate, preview=preview)
+        return _chosen(progress, decision, pair, estimate, source=source, prediction=prediction)
 
-    def _check_fit(self, policy: TenantPolicy, pair: ModelPair, chat: Chat) -> None:
-        """Either model may be chosen, so that both must take what the request holds."""
-        for key in chat.extra_body:
-            if key not in policy.extra_body_keys:
+    async def _decide(
+        self,
+        policy: TenantPolicy,
+        request: Request,
+        prediction: Prediction | None,
+        estimate: Estimate,
+        *,
+        preview: bool,
+    ) -> tuple[Decision, AlphaSource | None]:
+        if prediction is None:
+            decision, source = _without_prediction(policy), None
+        elif request.alpha is not None:
+            decision = routing.decide(prediction.win_probability, alpha=request.alpha)
+            source = AlphaSource.OVERRIDE
+        elif policy.pacing is None:
+            alpha, source = _fixed_alpha(policy, prediction)
+            return routing.decide(prediction.win_probability, alpha=alpha), source
+        else:
+            reference = Reference(prediction.scorer_version, prediction.quantiles)
+            if preview:
+                alpha = await self._pacer.alpha(policy, reference)
+                return routing.decide(prediction.win_probability, alpha=alpha), AlphaSource.PACED
+            decision = await self._pacer.decide(policy, reference, prediction.win_probability, estimate)
+            return decision, AlphaSource.PACED
+        await self._forced(policy, decision, estimate, preview=preview)
+        return decision, source
+
+    async def _forced(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
+        if policy.pacing is not None and not preview:
+            await self._pacer.forced(policy, strong=decision.tier is Tier.STRONG, estimate=estimate)
+
+    def _estimate(self, pair: ModelPair, progress: Progress) -> Estimate:
+        def cost(name: str) -> NanoUsd:
+            model = progress.catalogue.models[name]
+            return self._expectations.cost(model, model.price_at(progress.received_at), progress.request.chat)
+
+        return Estimate(weak=cost(pair.weak), strong=cost(pair.strong))
+
+
+def _chosen(
+    progress: Progress,
+    decision: Decision,
+    pair: ModelPair,
+    estimate: Estimate,
+    *,
+    source: AlphaSource | None,
+    prediction: Prediction | None,
+) -> Choice:
+    if progress.policy.pacing is not None:
+        progress.paced = Paced(decision.tier, estimate.strong if decision.tier is Tier.STRONG else estimate.weak)
+    price = progress.catalogue.models[pair.of(decision.tier)].price_at(progress.received_at)
+    return Choice(decision=decision, pair=pair, alpha_source=source, prediction=prediction, price_version=price.version)
+
+
+def _check_fit(policy: TenantPolicy, pair: ModelPair, catalogue: Catalogue, chat: Chat) -> None:
+    """Either model may be chosen, so that both must take what the request holds."""
+    for key in chat.extra_body:
+        if key not in policy.extra_body_keys:
+            raise InvalidRequest(
+                "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
+            )
+    for path, kind in chat.other_parts():
+        for model in (pair.strong, pair.weak):
+            if kind not in catalogue.models[model].part_tokens:
                 raise InvalidRequest(
-                    "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
+                    path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"
                 )
-        for path, kind in chat.other_parts():
-            for model in (pair.strong, pair.weak):
-                if kind not in self._catalogue.models[model].part_tokens:
-                    raise InvalidRequest(
-                        path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"
-                    )
 
 
-def _alpha(policy: TenantPolicy, request: Request, prediction: Prediction) -> tuple[float, AlphaSource]:
-    if request.alpha is not None:
-        return request.alpha, AlphaSource.OVERRIDE
+def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, AlphaSource]:
     if isinstance(policy.dial, FixedAlpha):
         return policy.dial.alpha, AlphaSource.FIXED
+    assert policy.dial is not None  # Without a dial there is a limit that is paced.
     return routing.alpha_for_share(prediction.quantiles, policy.dial.share), AlphaSource.SHARE
 
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 # What RFC 9110 allows in a field value, without the bytes above ASCII that no key has.
 _HEADER_VALUE: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _MAX_FILE_BYTES: Final = 65_536
+_LEAST_SECRET: Final = 8
+"""Characters: shorter values, such as a version in a header, are no secrets."""
 
 
 class CredentialError(Exception):
@@ -52,6 +54,19 @@ class Credentials:
             else:
                 headers["authorization"] = f"Bearer {key}"
         return headers
+
+    def hide(self, deployment: Deployment, text: str) -> str:
+        """A text from a deployment without the values that it was sent."""
+        try:
+            values = self.headers(deployment).values()
+        except CredentialError:
+            return "its words are withheld, since its key cannot be read to keep it out of them"
+        for value in values:
+            scheme, _, key = value.rpartition(" ")
+            for secret in (value, key) if scheme else (value,):
+                if len(secret) >= _LEAST_SECRET:
+                    text = text.replace(secret, "[key]")
+        return text
 
     def _read(self, deployment: Deployment, value: Value) -> str:
         try:

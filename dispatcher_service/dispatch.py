@@ -1,19 +1,22 @@
 """The use case: one request, from a tenant's question to an answer with its decision and its cost."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
 from dispatcher_service.attempts import Attempts, Sleep
+from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
+from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
-from dispatcher_service.ports import Scorer, Upstream
+from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
+from dispatcher_service.routing import Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +65,11 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        catalogue: Catalogue,
+        catalogue: Callable[[], Catalogue],
         scorer: Scorer,
         upstream: Upstream,
+        book: Book,
+        pacer: Pacer,
         gates: Gates,
         record: Record,
         clock: Callable[[], float],
@@ -72,17 +77,30 @@ class Dispatcher:
         sleep: Sleep,
         draw: Callable[[], float],
     ) -> None:
-        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch, `draw` uniform numbers in [0, 1)."""
+        """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch, `draw` uniform numbers in [0, 1).
+
+        `catalogue` is asked once per request, which then keeps to that configuration to its end.
+        """
+        expectations = Expectations()
         self._catalogue = catalogue
-        self._chooser = Chooser(catalogue=catalogue, scorer=scorer, clock=clock)
-        self._attempts = Attempts(catalogue=catalogue, upstream=upstream, gates=gates, sleep=sleep, draw=draw)
+        self._pacer = pacer
+        self._chooser = Chooser(scorer=scorer, pacer=pacer, expectations=expectations, clock=clock)
+        self._attempts = Attempts(
+            upstream=upstream,
+            book=book,
+            pacer=pacer,
+            expectations=expectations,
+            gates=gates,
+            sleep=sleep,
+            draw=draw,
+        )
         self._record = record
         self._clock = clock
         self._wall_clock = wall_clock
 
     async def route(self, request: Request) -> Choice:
         """The decision alone: calls no upstream, spends nothing, changes no state, records nothing."""
-        return await self._chooser.choose(request, None)
+        return await self._chooser.choose(self._progress(request, "Route"), preview=True)
 
     async def complete(self, request: Request) -> Answer:
         """The whole answer.
@@ -90,11 +108,10 @@ class Dispatcher:
         Raises:
             PointsmanError: see errors.py. What was spent until then is in the record.
         """
-        with self._progress(request, "Complete") as progress:
-            choice = progress.choice = await self._chooser.choose(request, progress)
-            completion = await self._attempts.complete(choice, progress)
-            finish_reasons = tuple(choice.finish_reason for choice in completion.choices)
-            bill = progress.settle(finish_reasons, completion.usage)
+        with self._progress(request, "Complete") as progress, self._paced(progress):
+            progress.choice = await self._chooser.choose(progress)
+            completion = await self._attempts.complete(progress)
+            bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
             # A fallback may have answered in place of the chosen model.
             return Answer(choice=progress.choice, completion=completion, bill=bill)
 
@@ -108,11 +125,10 @@ class Dispatcher:
         Raises:
             PointsmanError: see errors.py.
         """
-        with self._progress(request, "StreamComplete") as progress:
-            choice = progress.choice = await self._chooser.choose(request, progress)
-            events = self._attempts.stream(choice, progress)
+        with self._progress(request, "StreamComplete") as progress, self._paced(progress):
+            progress.choice = await self._chooser.choose(progress)
             started = False
-            async with contextlib.aclosing(events):
+            async with contextlib.aclosing(self._attempts.stream(progress)) as events:
                 try:
                     async for event in events:
                         if not started:
@@ -121,7 +137,7 @@ class Dispatcher:
                         if isinstance(event, Delta):
                             yield event
                         else:
-                            bill = progress.settle(event.finish_reasons, event.usage)
+                            bill = progress.settle(event.finish_reasons)
                             yield Finished(choice=progress.choice, end=event, bill=bill)
                 except PointsmanError as error:
                     if started:
@@ -132,8 +148,20 @@ class Dispatcher:
         return Progress(
             request,
             method,
-            models=self._catalogue.models,
+            catalogue=self._catalogue(),
             record=self._record,
             clock=self._clock,
             wall_clock=self._wall_clock,
         )
+
+    @contextlib.contextmanager
+    def _paced(self, progress: Progress) -> Iterator[None]:
+        """Tells pacing what became of the decision: the tier that it went to in the end, and what it cost."""
+        try:
+            yield
+        finally:
+            if progress.paced is not None and progress.choice is not None:
+                tier = progress.choice.decision.tier
+                if tier is not progress.paced.tier:
+                    self._pacer.rerouted(progress.policy, strong=tier is Tier.STRONG)
+                self._pacer.settled(progress.policy, estimated=progress.paced.expected, actual=progress.cost)

@@ -10,11 +10,16 @@ _OTHERS = {decision_pb2.TIER_WEAK: "strong", decision_pb2.TIER_STRONG: "weak"}
 _SOURCES = {
     decision_pb2.ALPHA_SOURCE_FIXED: "the tenant's fixed alpha",
     decision_pb2.ALPHA_SOURCE_SHARE: "the alpha of the tenant's share of strong calls",
+    decision_pb2.ALPHA_SOURCE_PACED: "the alpha that pacing holds the tenant's share or limits with",
     decision_pb2.ALPHA_SOURCE_OVERRIDE: "the alpha that the request brought",
 }
 _FORCED = {
     decision_pb2.REASON_SCORER_UNAVAILABLE: "there was no win probability in time, and the tenant's on_scorer_failure "
     "says what happens then",
+    decision_pb2.REASON_BUDGET_DEGRADED: "strong was chosen, but a limit had no room for it, and the tenant's "
+    "on_exhausted is degrade",
+    decision_pb2.REASON_LEDGER_UNAVAILABLE: "strong was chosen, but the ledger could not be reached, and the tenant's "
+    "on_ledger_failure is weak",
     decision_pb2.REASON_FALLBACK: "the chosen model did not answer, and this one took its place",
     decision_pb2.REASON_STICKY_CONVERSATION: "the conversation keeps its tier by the tenant's sticky, so that no "
     "threshold took part",

@@ -36,8 +36,7 @@ from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import FirstFailed, IdempotencyConflict, InFlight, LedgerUnavailable, PointsmanError
 from dispatcher_service.kept import KeptError, Result
 from dispatcher_service.layers import Dispatching, Documents
-from dispatcher_service.outcome import Choice, Outcome
-from dispatcher_service.pricing import NanoUsd
+from dispatcher_service.outcome import Choice
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -63,14 +62,13 @@ def result_document(request_id: str) -> str:
 
 @dataclass(slots=True)
 class _Claim:
-    """Our hold on a request id while it runs. `cost` is what it came to, should it end in an error."""
+    """Our hold on a request id while it runs."""
 
     tenant_id: str
     name: str
     hash: str
     owner: str
     retention: float
-    cost: NanoUsd = 0
     ended: bool = False
     renewing: asyncio.Task[None] | None = None
 
@@ -91,20 +89,13 @@ class Idempotent:
         observe: Callable[[str], None],
         lease: float = LEASE,
     ) -> None:
-        """`record` must be called with every outcome of `inner`; `observe` is told what became of named requests."""
+        """`observe` is told one of `EVENTS` for each thing that becomes of a named request."""
         self._inner = inner
         self._documents = documents
         self._catalogue = catalogue
         self._observe = observe
         self._lease = lease
-        self._running: dict[tuple[str, str], _Claim] = {}
         self._background: set[asyncio.Task[None]] = set()
-
-    def record(self, outcome: Outcome) -> None:
-        """See `outcome.Record`: learns what a failed request cost, before its error arrives here."""
-        claim = self._running.get((outcome.request.tenant_id, outcome.request.request_id))
-        if claim is not None and outcome.bill is not None:
-            claim.cost = outcome.bill.cost
 
     async def route(self, request: Request) -> Choice:
         """The decision that would be made: a route has no name, and keeps nothing."""
@@ -123,7 +114,7 @@ class Idempotent:
             return claim.answer()
         if claim is None:
             return await self._inner.complete(request)
-        async with self._holding(claim, request):
+        async with self._holding(claim):
             answer = await self._inner.complete(request)
             return replace(answer, idempotency=await self._keep(claim, Result.of(answer)))
 
@@ -140,7 +131,7 @@ class Idempotent:
                     yield event
             return
         assembly = kept.Assembly()
-        async with self._holding(claim, request), contextlib.aclosing(self._inner.stream(request)) as events:
+        async with self._holding(claim), contextlib.aclosing(self._inner.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     assembly.add(event)
@@ -171,7 +162,6 @@ class Idempotent:
         expected = 0
         for _ in range(_TRIES):
             if await self._put(claim, claim.body(), expected, self._lease):
-                self._running[request.tenant_id, request.request_id] = claim
                 claim.renewing = asyncio.create_task(self._renew(claim, expected + 1))
                 return claim
             document = await self._documents.get_document(claim.tenant_id, claim.name)
@@ -211,17 +201,15 @@ class Idempotent:
         return error
 
     @contextlib.asynccontextmanager
-    async def _holding(self, claim: _Claim, request: Request) -> AsyncGenerator[None, None]:
+    async def _holding(self, claim: _Claim) -> AsyncGenerator[None, None]:
         """Ends the claim, however the request ends."""
-        key = request.tenant_id, request.request_id
         try:
             yield
         except PointsmanError as error:
-            if claim.cost > 0:
+            if error.cost > 0:
                 await self._keep(claim, Result(error=KeptError(error.status, error.reason, str(error))))
             raise
         finally:
-            self._running.pop(key, None)
             if not claim.ended:
                 # An error that cost nothing; or cancelled or broken, and there is no result to repeat.
                 self._later(self._release(claim))

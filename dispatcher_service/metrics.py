@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
-from dispatcher_service.outcome import Bill, Choice, Outcome
+from dispatcher_service.outcome import Attempted, Choice, Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
 
 _BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
@@ -69,6 +69,7 @@ class Metrics:
             "idempotency", "What became of requests that callers named, by event (see idempotency.EVENTS).", "event"
         )
         self._alpha = gauge("alpha", "The tenant's latest cost threshold.", "tenant")
+        self._alpha_sources = counter("alpha_sources", "Decisions by where their alpha came from.", "source")
         self._pair_mismatch = gauge(
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
@@ -77,7 +78,10 @@ class Metrics:
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
-        self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
+        self._scorer = histogram(
+            "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
+        )
+        self._scorer_breaker = gauge("scorer_breaker_state", "As breaker_state, of a scorer.", "scorer")
         self._upstream = histogram("upstream_seconds", "Waiting for the upstream.", _SECONDS, "model")
         self._first_token = histogram(
             "time_to_first_token_seconds", "Upstream call to first content of streamed answers.", _SECONDS, "model"
@@ -101,9 +105,14 @@ class Metrics:
         """See `auth.Observe`."""
         self._auth.labels(method.value, result.value).inc()
 
-    def scorer_called(self, result: str, seconds: float) -> None:
-        """See `scorer_client.Observe`."""
-        self._scorer.labels(result).observe(seconds)
+    def scorer_called(self, scorer: str, result: str, seconds: float) -> None:
+        """See `scorers.Observe`."""
+        self._scorer.labels(scorer, result).observe(seconds)
+
+    def watch_scorers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
+        """As `watch_breakers`, for scorers by name."""
+        for scorer, state in states.items():
+            self._scorer_breaker.labels(scorer).set_function(partial(_as_number, state))
 
     def request_named(self, event: str) -> None:
         """What became of a request that its caller named. See `idempotency.Idempotent`."""
@@ -140,30 +149,34 @@ class Metrics:
             return
         label = self._tenant(outcome.request.tenant_id)
         self._observe_choice(label, outcome.choice)
-        if outcome.deployment is not None:
-            self._upstream.labels(outcome.choice.model).observe(outcome.upstream_seconds)
-            if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:
-                self._first_token.labels(outcome.choice.model).observe(outcome.first_token_seconds)
+        for attempted in outcome.attempts:
+            self._observe_attempt(label, attempted)
+        if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:
+            self._first_token.labels(outcome.attempts[-1].model).observe(outcome.first_token_seconds)
         if outcome.bill is not None:
-            self._observe_bill(label, outcome.choice.model, outcome.bill)
+            self._all_strong.labels(label).inc(outcome.bill.all_strong_cost / NANO_USD_PER_USD)
 
     def _observe_choice(self, tenant: str, choice: Choice) -> None:
         decision = choice.decision
         self._decisions.labels(tenant, decision.tier.value).inc()
         self._reasons.labels(decision.reason.value, decision.tier.value).inc()
+        if choice.alpha_source is not None:
+            self._alpha_sources.labels(choice.alpha_source.value).inc()
         if decision.alpha is not None:
             self._alpha.labels(tenant).set(decision.alpha)
         if choice.prediction is not None:
             self._probability.observe(choice.prediction.win_probability)
             self._pair_mismatch.labels(tenant).set(choice.prediction.pair_mismatch)
 
-    def _observe_bill(self, tenant: str, model: str, bill: Bill) -> None:
-        self._cost.labels(tenant, model).inc(bill.cost / NANO_USD_PER_USD)
-        self._all_strong.labels(tenant).inc(bill.all_strong_cost / NANO_USD_PER_USD)
-        for token_class, count in bill.usage.by_class().items():
-            self._tokens.labels(model, token_class).inc(count)
-        if bill.usage.source is UsageSource.ESTIMATED:
-            self._usage_missing.labels(model).inc()
+    def _observe_attempt(self, tenant: str, attempted: Attempted) -> None:
+        self._upstream.labels(attempted.model).observe(attempted.seconds)
+        if attempted.usage is None:
+            return
+        self._cost.labels(tenant, attempted.model).inc(attempted.cost / NANO_USD_PER_USD)
+        for token_class, count in attempted.usage.by_class().items():
+            self._tokens.labels(attempted.model, token_class).inc(count)
+        if attempted.usage.source is UsageSource.ESTIMATED:
+            self._usage_missing.labels(attempted.model).inc()
 
 
 def _as_number(state: Callable[[], BreakerState]) -> float:

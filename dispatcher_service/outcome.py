@@ -31,7 +31,8 @@ class Prediction:
 class Choice:
     """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part.
 
-    `fallback` names the model that answers in place of the tier's own; empty if that one does.
+    `fallback` names the model that answers in place of the tier's own; empty if that one does. `price_version` is that
+    of the price by which the model is billed.
     """
 
     decision: Decision
@@ -39,6 +40,7 @@ class Choice:
     alpha_source: AlphaSource | None
     prediction: Prediction | None
     fallback: str = ""
+    price_version: str = ""
 
     @property
     def model(self) -> str:
@@ -55,12 +57,38 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """What one call cost, and what the same token counts would have cost elsewhere."""
+    """What a request cost, and what the same token counts would have cost elsewhere.
+
+    `cost` is that of all its attempts; `usage` is the last one's that used anything, and so are the other costs.
+    """
 
     usage: Usage
     cost: NanoUsd
     other_tier_cost: NanoUsd
     all_strong_cost: NanoUsd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """One call of an upstream.
+
+    Attributes:
+        model: what was called; it may be another model than the one that answered in the end.
+        deployment: where.
+        price_version: by which it is billed.
+        usage: `None` if certainly nothing was used.
+        cost: 0 if certainly nothing was used.
+        error: what ended it early; `None` if it answered.
+        seconds: waiting for the upstream.
+    """
+
+    model: str
+    deployment: Deployment
+    price_version: str
+    usage: Usage | None
+    cost: NanoUsd
+    error: BaseException | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +100,8 @@ class Outcome:
         method: the gRPC method's name.
         received_at: seconds since the epoch.
         choice: `None` if the request ended before one was made.
-        deployment: `None` if no upstream was to be called.
-        bill: `None` if certainly nothing was used.
+        attempts: every upstream that was called, in order.
+        bill: of all attempts; `None` if certainly nothing was used.
         finish_reasons: one per choice; empty if the answer did not end.
         error: what ended the request early; `None` on success.
         total_seconds: arrival to end.
@@ -86,7 +114,7 @@ class Outcome:
     method: str
     received_at: float
     choice: Choice | None
-    deployment: Deployment | None
+    attempts: tuple[Attempted, ...]
     bill: Bill | None
     finish_reasons: tuple[FinishReason, ...]
     error: BaseException | None
@@ -96,18 +124,28 @@ class Outcome:
     first_token_seconds: float | None
 
     @property
+    def deployment(self) -> Deployment | None:
+        """What was called last; `None` if nothing was."""
+        return self.attempts[-1].deployment if self.attempts else None
+
+    @property
     def status(self) -> str:
         """The gRPC status name."""
-        if self.error is None:
-            return "OK"
-        if isinstance(self.error, PointsmanError):
-            return self.error.status
-        return "CANCELLED" if isinstance(self.error, asyncio.CancelledError) else "INTERNAL"
+        return status_of(self.error)
 
     @property
     def error_reason(self) -> str:
         """The ErrorInfo reason; empty on success."""
         return self.error.reason if isinstance(self.error, PointsmanError) else self.status if self.error else ""
+
+
+def status_of(error: BaseException | None) -> str:
+    """The gRPC status name of an end."""
+    if error is None:
+        return "OK"
+    if isinstance(error, PointsmanError):
+        return error.status
+    return "CANCELLED" if isinstance(error, asyncio.CancelledError) else "INTERNAL"
 
 
 Record = Callable[[Outcome], None]

@@ -26,10 +26,11 @@ what it did with `merge`. Of R replicas each can be wrong by one lease L at each
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from dispatcher_service import routing
 from dispatcher_service.distribution import Distribution
+from dispatcher_service.pacing_state import Integrator, Lease, Pace, later_credit
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget, Target
 from dispatcher_service.pricing import NanoUsd
 from dispatcher_service.routing import NEVER_STRONG, Decision
@@ -38,59 +39,7 @@ _UNIT_MEMORY = 200.0  # calls
 _MERGE_MEMORY = 20.0  # merges
 _SEED_SHARE = 0.25
 _MAX_VERSIONS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Integrator:
-    """The state of one target.
-
-    Attributes:
-        level: a.
-        moved: by how much calls moved it since the lease began (credit for time is not in it).
-        unit: the mean incremental cost in nano-USD by which money is measured; 0 before the first call.
-        credited_until: up to when time has been credited, in seconds since the epoch; `None` before the first call.
-        weak: what the weak side of all calls cost since the lease began, in units.
-        weak_excess: running mean of weak cost minus allowance per merge, in units.
-        dropped_strong: calls' worth of strong excess that saturation cut off, so that it is not paid back.
-        dropped_weak: the same for weak excess. Idle time is not counted: nobody was forced.
-    """
-
-    level: float
-    moved: float = 0.0
-    unit: float = 0.0
-    credited_until: float | None = None
-    weak: float = 0.0
-    weak_excess: float = 0.0
-    dropped_strong: float = 0.0
-    dropped_weak: float = 0.0
-
-    @property
-    def infeasible(self) -> bool:
-        """All calls go weak, and still spending is faster than the target."""
-        return self.level > 1.0 and self.weak_excess > 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """What the replicas of a tenant share: an integrator per target, a distribution per scorer version."""
-
-    integrators: Mapping[str, Integrator] = field(default_factory=dict)
-    distributions: Mapping[str, Distribution] = field(default_factory=dict)
-    references: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """The quantiles each version published: what a later version's distribution is carried over from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """One replica's view of a `Pace`, and what it did since it took it: `scores` by version, in `calls` decisions."""
-
-    pace: Pace
-    scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    calls: int = 0
-
-    def exhausted(self, policy: PacingPolicy) -> bool:
-        """Whether it is time to merge."""
-        return self.calls >= policy.lease_calls
+_MAX_STALE = 8
 
 
 def effective_alpha(lease: Lease, policy: PacingPolicy, reference: Reference, *, now: float) -> float:
@@ -146,6 +95,33 @@ def settled(lease: Lease, policy: PacingPolicy, *, estimated: NanoUsd, actual: N
     return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
 
 
+def rerouted(lease: Lease, policy: PacingPolicy, *, strong: bool) -> Lease:
+    """The lease after a call went to the other tier than was decided, `strong` or not: no money, or a fallback.
+
+    Saturates like a forced decision. Of money `settled` tells.
+    """
+    step = policy.gain if strong else -policy.gain
+    moved = {
+        target.key: _step(lease.pace.integrators[target.key], step, policy.gain, *_range(target, policy.gain))
+        for target in policy.targets
+        if isinstance(target, ShareTarget) and target.key in lease.pace.integrators
+    }
+    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+
+
+def refused(lease: Lease, policy: PacingPolicy, *, until: float) -> Lease:
+    """The lease after a limit had no room. Until its window ends, time earns no credit: it cannot be spent.
+
+    Otherwise the level would sink while nothing is granted, and the next window would begin with all strong.
+    """
+    moved = {}
+    for target in policy.targets:
+        integrator = lease.pace.integrators.get(target.key)
+        if isinstance(target, SpendTarget) and integrator is not None:
+            moved[target.key] = replace(integrator, credited_until=max(until, integrator.credited_until or 0.0))
+    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+
+
 def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pace:
     """The shared pace with a lease's doings added. Several leases may be merged in any order."""
     integrators = dict(shared.integrators)
@@ -158,6 +134,7 @@ def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pa
             theirs,
             level=theirs.level + mine.moved,
             unit=mine.unit,
+            credited_until=later_credit(theirs.credited_until, mine.credited_until, now=now),
             weak=mine.weak,
             dropped_strong=theirs.dropped_strong + mine.dropped_strong,
             dropped_weak=theirs.dropped_weak + mine.dropped_weak,
@@ -168,6 +145,9 @@ def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pa
         distributions[version] = known.observed(scores, memory=policy.memory)  # now the last: the latest in use
     kept = list(distributions)[-_MAX_VERSIONS:]
     references = {**shared.references, **lease.pace.references}
+    held = {target.key for target in policy.targets}
+    for stale in [key for key in integrators if key not in held][:-_MAX_STALE]:
+        del integrators[stale]  # targets of earlier policies
     pace = Pace(
         integrators=integrators,
         distributions={version: distributions[version] for version in kept},
@@ -176,15 +156,6 @@ def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pa
     merged = {target.key: _measured(pace, target, now) for target in policy.targets if target.key in integrators}
     pace = replace(pace, integrators={**integrators, **merged})
     return replace(pace, integrators={**pace.integrators, **_credited(pace, policy, now)})
-
-
-def lease_of(pace: Pace) -> Lease:
-    """A fresh lease: what it will have moved and dropped counts from zero."""
-    fresh = {
-        key: replace(integrator, moved=0.0, weak=0.0, dropped_strong=0.0, dropped_weak=0.0)
-        for key, integrator in pace.integrators.items()
-    }
-    return Lease(pace=replace(pace, integrators=fresh))
 
 
 def _range(target: Target, gain: float) -> tuple[float, float]:

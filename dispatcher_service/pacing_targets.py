@@ -3,8 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dispatcher_service.budget import Period, window_at
+from dispatcher_service.budget import Limit, Period, window_at
 from dispatcher_service.pricing import NanoUsd
+
+DEFAULT_WINDOW_CALLS = 1000
+DEFAULT_MEMORY_CALLS = 4000
+DEFAULT_LEASE_CALLS = 32
+
+HEADROOM_PERCENT = 3
+"""What pacing leaves of a limit. At the limit itself the hard cap would bite before every window's end, since a
+reservation needs room for its worst case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,9 +22,14 @@ class ShareTarget:
     share: float
 
     @property
-    def key(self) -> str:
-        """Names the integrator that belongs to it."""
+    def kind(self) -> str:
+        """One of a closed set: a metric label."""
         return "share"
+
+    @property
+    def key(self) -> str:
+        """Names the integrator that belongs to it. Another share begins anew: turning the dial takes effect at once."""
+        return f"share:{self.share!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +44,14 @@ class SpendTarget:
     profile: tuple[float, ...] | None = None
 
     @property
-    def key(self) -> str:
-        """Names the integrator that belongs to it."""
+    def kind(self) -> str:
+        """One of a closed set: a metric label."""
         return f"spend_{self.period.value}"
+
+    @property
+    def key(self) -> str:
+        """Names the integrator that belongs to it. It outlives a changed limit: the level that holds it is near."""
+        return self.kind
 
     def allowed(self, since: float, until: float) -> float:
         """Nano-USD that the rate allows between two times in seconds since the epoch; at most one window's worth."""
@@ -67,9 +85,9 @@ class PacingPolicy:
 
     targets: tuple[Target, ...]
     alpha: float = 0.0
-    gain: float = 0.005
-    memory: float = 4000.0
-    lease_calls: int = 32
+    gain: float = 5 / DEFAULT_WINDOW_CALLS
+    memory: float = float(DEFAULT_MEMORY_CALLS)
+    lease_calls: int = DEFAULT_LEASE_CALLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +104,29 @@ class Estimate:
 
     weak: NanoUsd
     strong: NanoUsd
+
+
+def pacing_policy(
+    *,
+    share: float | None,
+    alpha: float | None,
+    limits: Sequence[Limit],
+    window_calls: int = DEFAULT_WINDOW_CALLS,
+    memory_calls: int = DEFAULT_MEMORY_CALLS,
+    lease_calls: int = DEFAULT_LEASE_CALLS,
+) -> PacingPolicy | None:
+    """What is to be paced for a tenant; `None` where nothing is: a fixed alpha without limits.
+
+    A share becomes a target, and so does every limit, with `HEADROOM_PERCENT` off; a fixed alpha is the floor.
+    """
+    targets: list[Target] = [] if share is None else [ShareTarget(share)]
+    targets += [SpendTarget(limit.amount * (100 - HEADROOM_PERCENT) // 100, limit.period) for limit in limits]
+    if not targets:
+        return None
+    return PacingPolicy(
+        targets=tuple(targets),
+        alpha=alpha or 0.0,
+        gain=5 / window_calls,
+        memory=float(memory_calls),
+        lease_calls=lease_calls,
+    )

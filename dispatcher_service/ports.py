@@ -1,19 +1,25 @@
 """What the use case needs from the world. Adapters implement these, `__main__` passes them in."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 from dispatcher_service.answer import Completion, Delta, End
-from dispatcher_service.catalogue import Deployment
+from dispatcher_service.budget import BudgetWindow, Limit
+from dispatcher_service.catalogue import Deployment, TenantPolicy
 from dispatcher_service.chat import Chat
+from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
 from dispatcher_service.outcome import Prediction
-from dispatcher_service.routing import ModelPair
+from dispatcher_service.pacing_targets import Estimate, Reference
+from dispatcher_service.pricing import NanoUsd
+from dispatcher_service.routing import Decision, ModelPair
 
 
 class Scorer(Protocol):
     """Predicts win probabilities."""
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         """Answer within `timeout` seconds, or `None` for whatever reason there is no prediction."""
 
 
@@ -25,3 +31,49 @@ class Upstream(Protocol):
 
     def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """Deltas, then exactly one end. Closing the generator cancels the upstream's work."""
+
+
+class Pacer(Protocol):
+    """Moves alpha so that what tenants want held is held. Only for policies with `pacing`. Never fails a request."""
+
+    async def alpha(self, policy: TenantPolicy, reference: Reference) -> float:
+        """The alpha that `decide` would use now. Moves nothing."""
+
+    async def decide(
+        self, policy: TenantPolicy, reference: Reference, win_probability: float, estimate: Estimate
+    ) -> Decision:
+        """A free decision."""
+
+    async def forced(self, policy: TenantPolicy, *, strong: bool, estimate: Estimate) -> None:
+        """Something else decided."""
+
+    def rerouted(self, policy: TenantPolicy, *, strong: bool) -> None:
+        """The request goes to the other tier than was decided."""
+
+    def refused(self, policy: TenantPolicy, *, until: float) -> None:
+        """A limit has no room until its window ends, in seconds since the epoch."""
+
+    def settled(self, policy: TenantPolicy, *, estimated: NanoUsd, actual: NanoUsd) -> None:
+        """The request ended, and cost this."""
+
+
+class BudgetObserver(Protocol):
+    """Hears what becomes of budgets. Must not raise or block."""
+
+    def balances(self, tenant_id: str, limits: tuple[Limit, ...], balances: Balances, spent: NanoUsd) -> None:
+        """The tenant's account, of which this much was just spent."""
+
+    def exhausted(self, tenant_id: str, window: BudgetWindow) -> None:
+        """The limit of this window had no room for a call."""
+
+    def ledger_called(self, step: str, seconds: float, *, failed: bool) -> None:
+        """A step of the ledger ended."""
+
+    def overrun(self, tenant_id: str, cause: OverrunCause, amount: NanoUsd) -> None:
+        """A settle took a limit this much above itself."""
+
+    def overruns(self, totals: Mapping[OverrunCause, Overrun]) -> None:
+        """How often and by how much limits were passed since the ledger began, over all tenants with limits."""
+
+    def expired(self, count: int) -> None:
+        """So many reservations outlived their lifetime."""

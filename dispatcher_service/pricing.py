@@ -1,6 +1,8 @@
 """Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
 
 import enum
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 NanoUsd = int
@@ -44,13 +46,31 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model's tokens cost, by class. Unit: nano-USD per million tokens."""
+    """What a model's tokens cost, by class, from a moment on. Unit: nano-USD per million tokens.
+
+    `effective_from` is in seconds since the epoch; 0 means ever since.
+    """
 
     input: NanoUsd
     cached_input: NanoUsd
     cache_write: NanoUsd
     output: NanoUsd
     reasoning: NanoUsd
+    effective_from: int = 0
+
+    @property
+    def version(self) -> str:
+        """Names these numbers and their date: equal for equal prices, on every host."""
+        numbers = (self.effective_from, self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
+        return hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
+
+
+def price_at(prices: Sequence[Price], now: float) -> Price:
+    """The price in force at a time in seconds since the epoch.
+
+    `prices` ascend by `effective_from`, at least one. Before the first begins, the first holds: a model is never free.
+    """
+    return next((price for price in reversed(prices) if price.effective_from <= now), prices[0])
 
 
 def cost(price: Price, usage: Usage) -> NanoUsd:

@@ -2,17 +2,96 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
-from dispatcher_service.catalogue import Deployment, Model
+from dispatcher_service.catalogue import Catalogue, Deployment, Model, TenantPolicy
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError, UpstreamError
-from dispatcher_service.outcome import Bill, Choice, Outcome, Record
-from dispatcher_service.pricing import Usage
+from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, Record
+from dispatcher_service.pricing import NanoUsd, Price, Usage
+from dispatcher_service.routing import Tier
+
+
+class Call:
+    """One attempt: which deployment, how long it takes, and what it comes to."""
+
+    def __init__(
+        self, *, model: Model, deployment: Deployment, price: Price, prompt_bytes: int, clock: Callable[[], float]
+    ) -> None:
+        self.model = model
+        self.deployment = deployment
+        self.price = price
+        self.usage: Usage | None = None
+        """What it used; `None` as long as that may be nothing."""
+        self.error: BaseException | None = None
+        self.contacted_at: float | None = None
+        """From when on the upstream may bill us, on the monotonic clock."""
+        self.seconds = 0.0
+        self.first_token_seconds: float | None = None
+        self._prompt_bytes = prompt_bytes
+        self._answer_bytes = 0
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as the upstream's. From the first entry on it may bill us."""
+        entered = self._clock()
+        if self.contacted_at is None:
+            self.contacted_at = entered
+        try:
+            yield
+        finally:
+            self.seconds += self._clock() - entered
+
+    def received(self, text_bytes: int) -> None:
+        """This many bytes of an answer arrived."""
+        assert self.contacted_at is not None
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self._clock() - self.contacted_at
+        self._answer_bytes += text_bytes
+
+    def answered(self, usage: Usage | None) -> None:
+        """The answer is complete: what the upstream reported is used, or the estimate if it reported nothing."""
+        self.usage = self._estimate() if usage is None else usage
+
+    def ended(self, error: BaseException | None) -> None:
+        """It is over. One that did not answer is billed at the estimate, unless it certainly used nothing."""
+        self.error = error
+        if self.usage is None and self.contacted_at is not None and _may_be_billed(error):
+            self.usage = self._estimate()
+
+    @property
+    def cost(self) -> NanoUsd:
+        """0 where nothing was used."""
+        return 0 if self.usage is None else pricing.cost(self.price, self.usage)
+
+    def attempted(self) -> Attempted:
+        """The attempt as a value."""
+        return Attempted(
+            model=self.model.name,
+            deployment=self.deployment,
+            price_version=self.price.version,
+            usage=self.usage,
+            cost=self.cost,
+            error=self.error,
+            seconds=self.seconds,
+        )
+
+    def _estimate(self) -> Usage:
+        return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A decision as pacing counted it."""
+
+    tier: Tier
+    expected: NanoUsd
 
 
 class Progress:
@@ -23,105 +102,110 @@ class Progress:
         request: Request,
         method: str,
         *,
-        models: Mapping[str, Model],
+        catalogue: Catalogue,
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
-        self.choice: Choice | None = None
-        self.deployment: Deployment | None = None
-        self.scorer_seconds = 0.0
+        """`catalogue` is the configuration that the whole request keeps to, whatever is reloaded meanwhile."""
         self.request = request
+        self.catalogue = catalogue
+        self.choice: Choice | None = None
+        """May be replaced by another as attempts fail."""
+        self.paced: Paced | None = None
+        """What pacing was told of the decision; `None` where nothing is paced."""
+        self.scorer_seconds = 0.0
+        self.calls: list[Call] = []
         self._method = method
-        self._models = models
         self._record = record
         self._clock = clock
         self._started = clock()
-        self._received_at = wall_clock()
-        self._called_at: float | None = None
-        self._upstream_seconds = 0.0
-        self._first_token_seconds: float | None = None
-        self._answer_bytes = 0
+        self.received_at = wall_clock()
+        """Seconds since the epoch; prices are those of this moment, for all attempts."""
         self._finish_reasons: tuple[FinishReason, ...] = ()
-        self._bill: Bill | None = None
         self._error: PointsmanError | None = None
+
+    @property
+    def policy(self) -> TenantPolicy:
+        """The tenant's policy. There is one: `Chooser` has refused other tenants."""
+        return self.catalogue.tenants[self.request.tenant_id]
+
+    @property
+    def cost(self) -> NanoUsd:
+        """What all attempts cost so far."""
+        return sum(call.cost for call in self.calls)
 
     def elapsed(self) -> float:
         """Seconds since the request arrived."""
         return self._clock() - self._started
 
-    @contextlib.contextmanager
-    def calling_upstream(self) -> Iterator[None]:
-        """Counts the time inside as the upstream's. From the first entry on the upstream may bill us."""
-        entered = self._clock()
-        if self._called_at is None:
-            self._called_at = entered
-        try:
-            yield
-        finally:
-            self._upstream_seconds += self._clock() - entered
+    def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
+        """An attempt is about to be made."""
+        call = Call(
+            model=model,
+            deployment=deployment,
+            price=price,
+            prompt_bytes=self.request.chat.text_bytes,
+            clock=self._clock,
+        )
+        self.calls.append(call)
+        return call
 
-    def received(self, text_bytes: int) -> None:
-        """This many bytes of an answer arrived from the upstream."""
-        assert self._called_at is not None
-        if self._first_token_seconds is None:
-            self._first_token_seconds = self._clock() - self._called_at
-        self._answer_bytes += text_bytes
-
-    def settle(self, finish_reasons: tuple[FinishReason, ...], usage: Usage | None) -> Bill:
-        """The answer is complete: bill what the upstream reported, or the estimate if it reported nothing."""
+    def settle(self, finish_reasons: tuple[FinishReason, ...]) -> Bill:
+        """The answer is complete."""
         self._finish_reasons = finish_reasons
-        self._bill = self._make_bill(usage)
-        return self._bill
+        bill = self._bill()
+        assert bill is not None
+        return bill
 
     def break_off(self, error: PointsmanError) -> Bill | None:
         """The answer ends with this error after a piece of it: what it has cost, `None` if certainly nothing."""
         self._error = error
-        if self._called_at is not None and _may_be_billed(error):
-            self._bill = self._make_bill(None)
-        return self._bill
+        return self._bill()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        bill = self._bill()
         if self._error is not None:
             error = self._error
         elif isinstance(error, GeneratorExit):
             # The consumer of a stream went away between two events.
-            error = asyncio.CancelledError() if self._bill is None else None
-        if self._bill is None and self._called_at is not None and _may_be_billed(error):
-            self._bill = self._make_bill(None)
-        if self._bill is not None and isinstance(error, PointsmanError):
-            error.cost = self._bill.cost
+            error = None if self._finish_reasons else asyncio.CancelledError()
+        if bill is not None and isinstance(error, PointsmanError):
+            error.cost = bill.cost
+        calls = [call for call in self.calls if call.contacted_at is not None]
         self._record(
             Outcome(
                 request=self.request,
                 method=self._method,
-                received_at=self._received_at,
+                received_at=self.received_at,
                 choice=self.choice,
-                deployment=self.deployment,
-                bill=self._bill,
+                attempts=tuple(call.attempted() for call in calls),
+                bill=bill,
                 finish_reasons=self._finish_reasons,
                 error=error,
                 total_seconds=self.elapsed(),
                 scorer_seconds=self.scorer_seconds,
-                upstream_seconds=self._upstream_seconds,
-                first_token_seconds=self._first_token_seconds,
+                upstream_seconds=sum(call.seconds for call in calls),
+                first_token_seconds=calls[-1].first_token_seconds if calls else None,
             )
         )
 
-    def _make_bill(self, usage: Usage | None) -> Bill:
-        choice = self.choice
-        assert choice is not None
-        if usage is None:
-            usage = pricing.estimate_usage(prompt_bytes=self.request.chat.text_bytes, answer_bytes=self._answer_bytes)
-        pair = choice.pair
+    def _bill(self) -> Bill | None:
+        used = [call for call in self.calls if call.usage is not None]
+        if not used or self.choice is None:
+            return None
+        usage = used[-1].usage
+        assert usage is not None
+        decision, pair, now = self.choice.decision, self.choice.pair, self.received_at
+        models = self.catalogue.models
         return Bill(
             usage=usage,
-            cost=pricing.cost(self._models[choice.model].price, usage),
-            other_tier_cost=pricing.cost(self._models[pair.of(choice.decision.tier.other)].price, usage),
-            all_strong_cost=pricing.cost(self._models[pair.strong].price, usage),
+            cost=sum(call.cost for call in used),
+            other_tier_cost=pricing.cost(models[pair.of(decision.tier.other)].price_at(now), usage),
+            all_strong_cost=pricing.cost(models[pair.strong].price_at(now), usage),
         )
 
 

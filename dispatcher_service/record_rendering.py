@@ -44,6 +44,7 @@ def record(outcome: Outcome, *, trace_id: str) -> Record:
         text_bytes=chat.text_bytes,
         in_tool_loop=chat.in_tool_loop,
         trace_id=trace_id,
+        attempts=[rendering.attempt(attempted) for attempted in outcome.attempts],
     )
 
 

@@ -180,7 +180,11 @@ class Recorder:
         if policy.shadow.scorer:
             async with limit:
                 prediction = await self._scorer.score(
-                    outcome.request.chat, pair=policy.pair, scorer=policy.shadow.scorer, timeout=_SHADOW_TIMEOUT
+                    outcome.request.chat,
+                    tenant_id=policy.tenant_id,
+                    pair=policy.pair,
+                    scorer=policy.shadow.scorer,
+                    timeout=_SHADOW_TIMEOUT,
                 )
             if prediction is None:
                 self._lose("shadow", 1, "the shadow scorer gave no prediction")

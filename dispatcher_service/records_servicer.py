@@ -13,6 +13,7 @@ from dispatcher_service.metrics import Metrics
 from dispatcher_service.record_store import RecordStore
 from dispatcher_service.recorder import Recorder
 from dispatcher_service.statuses import to_status
+from dispatcher_service.tracing import Tracing
 from dispatcher_service.translation import read_identifier
 from pointsman.dispatcher.v1 import decision_pb2, records_pb2, records_pb2_grpc
 from pointsman.runtime.boundary import Boundary
@@ -33,6 +34,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         auth: Authenticator,
         catalogue: Callable[[], Catalogue],
         metrics: Metrics,
+        tracing: Tracing,
         wall_clock: Callable[[], float],
     ) -> None:
         """`wall_clock` gives seconds since the epoch."""
@@ -42,7 +44,13 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         self._catalogue = catalogue
         self._metrics = metrics
         self._wall_clock = wall_clock
-        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+        self._boundary = Boundary(
+            to_status=to_status,
+            observe=metrics.call_ended,
+            failed=metrics.call_failed,
+            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
+            trace_id=tracing.trace_id,
+        )
 
     async def GetDecision(
         self, request: records_pb2.GetDecisionRequest, context: Any

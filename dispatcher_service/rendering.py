@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Delta, FinishReason, Idempotency, Logprobs, Origin, TokenLogprob
-from dispatcher_service.outcome import Bill, Choice
+from dispatcher_service.outcome import Attempted, Bill, Choice, status_of
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Reason, Tier
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
@@ -14,6 +14,8 @@ _REASONS = {
     Reason.AT_OR_ABOVE_ALPHA: decision_pb2.REASON_AT_OR_ABOVE_ALPHA,
     Reason.BELOW_ALPHA: decision_pb2.REASON_BELOW_ALPHA,
     Reason.SCORER_UNAVAILABLE: decision_pb2.REASON_SCORER_UNAVAILABLE,
+    Reason.BUDGET_DEGRADED: decision_pb2.REASON_BUDGET_DEGRADED,
+    Reason.LEDGER_UNAVAILABLE: decision_pb2.REASON_LEDGER_UNAVAILABLE,
     Reason.FALLBACK: decision_pb2.REASON_FALLBACK,
     Reason.STICKY_CONVERSATION: decision_pb2.REASON_STICKY_CONVERSATION,
     Reason.TOOL_LOOP: decision_pb2.REASON_TOOL_LOOP,
@@ -23,6 +25,7 @@ _ALPHA_SOURCES = {
     AlphaSource.FIXED: decision_pb2.ALPHA_SOURCE_FIXED,
     AlphaSource.SHARE: decision_pb2.ALPHA_SOURCE_SHARE,
     AlphaSource.OVERRIDE: decision_pb2.ALPHA_SOURCE_OVERRIDE,
+    AlphaSource.PACED: decision_pb2.ALPHA_SOURCE_PACED,
 }
 _FINISH_REASONS = {
     FinishReason.UNKNOWN: chat_pb2.FINISH_REASON_UNSPECIFIED,
@@ -66,6 +69,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         alpha_source=_ALPHA_SOURCES[choice.alpha_source],
         win_probability=made.win_probability,
         cost_source=decision_pb2.COST_SOURCE_PENDING,
+        price_version=choice.price_version,
     )
     if prediction is not None:
         message.scorer = prediction.scorer
@@ -154,4 +158,19 @@ def _token_logprob(token: TokenLogprob) -> chat_pb2.TokenLogprob:
         top_logprobs=[
             chat_pb2.TopLogprob(token=top.token, logprob=top.logprob, token_bytes=top.token_bytes) for top in token.top
         ],
+    )
+
+
+def attempt(attempted: Attempted) -> decision_pb2.Attempt:
+    """One call of an upstream."""
+    used = attempted.usage
+    return decision_pb2.Attempt(
+        model=attempted.model,
+        deployment=attempted.deployment.name,
+        status=status_of(attempted.error),
+        cost_nano_usd=attempted.cost,
+        cost_source=decision_pb2.COST_SOURCE_PENDING if used is None else _COST_SOURCES[used.source],
+        price_version=attempted.price_version,
+        usage=None if used is None else usage(used),
+        seconds=attempted.seconds,
     )

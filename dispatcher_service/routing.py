@@ -27,6 +27,8 @@ class Reason(enum.Enum):
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
     SCORER_UNAVAILABLE = "scorer_unavailable"
+    BUDGET_DEGRADED = "budget_degraded"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
@@ -38,6 +40,7 @@ class AlphaSource(enum.Enum):
     FIXED = "fixed"
     SHARE = "share"
     OVERRIDE = "override"
+    PACED = "paced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,11 @@ class ModelPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Which tier, and why. `alpha` and `win_probability` are `None` when they took no part."""
+    """Which tier, and why.
+
+    `alpha` and `win_probability` are `None` when they took no part. Where something else then had the last word (no
+    money, say), they are still what was compared.
+    """
 
     tier: Tier
     reason: Reason

@@ -5,27 +5,25 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
-from dispatcher_service.catalogue import OnDisconnect, OnScorerFailure
+from dispatcher_service.budget import OnExhausted
+from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
+from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
+from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
+_UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
-
-
-class ScorerSection(Section):
-    """`[scorer]`."""
-
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: Seconds = 0.25
 
 
 class PriceSection(Section):
@@ -38,6 +36,21 @@ class PriceSection(Section):
     reasoning: _Usd | None = None
 
 
+def _epoch(moment: object) -> int:
+    """A date or a time of the file in seconds since the epoch."""
+    if isinstance(moment, date) and not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError("write a date, or a time with its offset such as 2026-01-01T00:00:00Z")
+    return int(moment.timestamp())
+
+
+class DatedPriceSection(PriceSection):
+    """One of several `price` entries of a model; a date begins at 00:00 UTC."""
+
+    effective_from: Annotated[int, BeforeValidator(_epoch)] = 0
+
+
 class PartTokensSection(Section):
     """`part_tokens` of a model."""
 
@@ -46,12 +59,21 @@ class PartTokensSection(Section):
     file: _Tokens | None = None
 
 
+# The tags stand in pydantic's paths, where `describe` leaves them out.
+_Prices = Annotated[
+    Annotated[PriceSection, Tag("<table>")] | Annotated[list[DatedPriceSection], Field(min_length=1), Tag("<array>")],
+    Discriminator(lambda value: "<array>" if isinstance(value, list) else "<table>"),
+]
+
+
 class ModelSection(Section):
     """One of `[[models]]`."""
 
     name: Name
-    price: PriceSection
+    price: _Prices
     part_tokens: PartTokensSection = PartTokensSection()
+    max_output_tokens: _Tokens | None = None
+    prompt_overhead_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 256
     fallbacks: tuple[Name, ...] = ()
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     drain_timeout: Seconds = 30.0
@@ -76,14 +98,24 @@ class TenantSection(Section):
     allow_alpha_override: bool = False
     extra_body_keys: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     scorer: str = ""
+    usd_per_hour: _UsdLimit | None = None
+    usd_per_day: _UsdLimit | None = None
+    usd_per_month: _UsdLimit | None = None
+    on_exhausted: OnExhausted = OnExhausted.DEGRADE
+    overdraft_usd: _UsdLimit | None = None
+    on_ledger_failure: OnLedgerFailure = OnLedgerFailure.REJECT
+    pace: bool = True
+    pacing_window_calls: Annotated[int, Field(ge=20, le=1_000_000)] = DEFAULT_WINDOW_CALLS
+    pacing_memory_calls: Annotated[int, Field(ge=100, le=10_000_000)] = DEFAULT_MEMORY_CALLS
+    pacing_lease_calls: Annotated[int, Field(ge=1, le=10_000)] = DEFAULT_LEASE_CALLS
     fallback_to_other_tier: bool = False
     sticky: Sticky = Sticky.STRONG
     conversation_ttl: _Lifetime = 86_400.0
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
-    api_keys: list[ApiKeySection] = Field(default=[])
-    certificates: list[CertificateName] = Field(default=[])
+    api_keys: tuple[ApiKeySection, ...] = ()
+    certificates: tuple[CertificateName, ...] = ()
     idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0
 
 
@@ -95,13 +127,13 @@ class FileSection(Section):
     models: Annotated[list[ModelSection], Field(min_length=1)]
     deployments: Annotated[list[DeploymentSection], Field(min_length=1)]
     tenants: Annotated[dict[Name, TenantSection], Field(min_length=1)]
-    admins: dict[Name, AdminSection] = Field(default={})
+    admins: dict[Name, AdminSection] = Field(default_factory=dict)
     auth: AuthSection = AuthSection()
 
 
 def describe(problem: Mapping[str, Any]) -> str:
     """One of pydantic's problems with a file, as `key.path: mend`."""
-    loc = [str(part) for part in problem["loc"]]
+    loc = [part for part in map(str, problem["loc"]) if not part.startswith("<")]
     key = ".".join(loc)
     if problem["type"] == "extra_forbidden":
         known = _keys_beside(loc)
@@ -120,21 +152,21 @@ def describe(problem: Mapping[str, Any]) -> str:
 
 def _keys_beside(loc: list[str]) -> list[str]:
     """The keys that the section at `loc` takes, in the order of its definition."""
-    kind: Any = FileSection
+    section: type[BaseModel] = FileSection
     for part in loc[:-1]:
-        # A part is a key of a section, or an index or name in a list or table of sections.
-        kind = kind.model_fields[part].annotation if _is_section(kind) else get_args(kind)[-1]
-        if not _is_section(kind):
-            kind = next((each for each in get_args(kind) if _is_section(each)), kind) if _is_optional(kind) else kind
-    return list(kind.model_fields) if _is_section(kind) else []
+        # A part that is no field is an index or a name in a list or table of these sections.
+        field = section.model_fields.get(part)
+        section = (field and _section_in(field.annotation)) or section
+    if section is PriceSection:
+        section = DatedPriceSection  # `price` is one section or a list of dated ones.
+    return list(section.model_fields)
 
 
-def _is_section(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _is_optional(kind: Any) -> bool:
-    return type(None) in get_args(kind)
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a list, a table or an optional value holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 def _shorten(value: object) -> str:

@@ -11,6 +11,7 @@ from dispatcher_service.dispatch import Broken, Started
 from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.statuses import to_status
+from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.runtime.boundary import Boundary
 
@@ -21,13 +22,25 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
     """Implements `pointsman.dispatcher.v1.DispatcherService`."""
 
     def __init__(
-        self, *, dispatcher: Dispatching, auth: Authenticator, metrics: Metrics, max_conversation_bytes: int
+        self,
+        *,
+        dispatcher: Dispatching,
+        auth: Authenticator,
+        metrics: Metrics,
+        max_conversation_bytes: int,
+        tracing: Tracing,
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
         self._metrics = metrics
         self._max_conversation_bytes = max_conversation_bytes
-        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+        self._boundary = Boundary(
+            to_status=to_status,
+            observe=metrics.call_ended,
+            failed=metrics.call_failed,
+            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
+            trace_id=tracing.trace_id,
+        )
 
     async def Complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
         """See the proto."""

@@ -37,12 +37,6 @@ class Settings:
         "and change any budget. Set it only where a mesh or a network policy decides who reaches the port.",
         unit="true or false",
     )
-    ledger: str = setting(
-        "memory:",
-        meaning="Where money, conversations and records are kept: `memory:` forgets them at the end, `sqlite:PATH` is "
-        "for the dispatchers of one host, `redis://HOST:PORT/DB` (Redis or Valkey) for many.",
-        unit="URL",
-    )
     decision_log: str = setting(
         "none",
         meaning="Where one JSON line per request and feedback goes: `none`, `stdout`, `otlp` (OpenTelemetry logs, set "
@@ -91,12 +85,33 @@ class Settings:
         unit="exporter",
         choices=("none", "otlp"),
     )
+    ledger: str = setting(
+        "",
+        meaning="Where money, conversations and records are kept: `sqlite:FILE` for the dispatchers of one host (add "
+        "`?durable=1` to survive power cuts too), `redis://host:port/db` (Redis or Valkey) "
+        "for many hosts (`rediss://` and `redis+cluster://` likewise), or `memory:`, which forgets. Unset: a SQLite "
+        "file under $XDG_STATE_HOME/pointsman or ~/.local/state/pointsman, which all dispatchers of this user share.",
+        unit="URL",
+    )
     max_conversation_bytes: int = setting(
         1_048_576,
         meaning="UTF-8 text of one conversation; more is refused.",
         unit="bytes",
         minimum=1,
         maximum=16_777_216,
+    )
+    tls_certificate: str = setting(
+        "",
+        meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it "
+        "changes. Unset: the port speaks in the clear.",
+        unit="path",
+    )
+    tls_key: str = setting("", meaning="PEM file with the certificate's private key.", unit="path")
+    tls_client_ca: str = setting(
+        "",
+        meaning="PEM file with the authority that signs clients' certificates. If it is set, every client must show "
+        "one and may be named by a tenant's `certificates`.",
+        unit="path",
     )
     drain: float = setting(
         30.0,

@@ -32,9 +32,12 @@ def by_dial(shadow: Shadow, prediction: Prediction) -> ShadowChoice | None:
     return ShadowChoice(kind=ShadowKind.DIAL, decision=_decide(shadow.dial, prediction), prediction=prediction)
 
 
-def by_scorer(shadow: Shadow, live: FixedAlpha | StrongCallShare, prediction: Prediction) -> ShadowChoice:
-    """The shadow's scorer at the shadow's dial, or at the tenant's live one."""
-    decision = _decide(shadow.dial or live, prediction)
+def by_scorer(shadow: Shadow, live: FixedAlpha | StrongCallShare | None, prediction: Prediction) -> ShadowChoice | None:
+    """The shadow's scorer at the shadow's dial, or at the tenant's live one; `None` where only limits are one."""
+    dial = shadow.dial or live
+    if dial is None:
+        return None
+    decision = _decide(dial, prediction)
     return ShadowChoice(kind=ShadowKind.SCORER, decision=decision, prediction=prediction)
 
 

@@ -1,8 +1,10 @@
 """The hierarchy of errors as gRPC statuses with their details: what every servicer hands its boundary."""
 
+from datetime import UTC, datetime
+
 import grpc
 
-from dispatcher_service.errors import InvalidRequest, PointsmanError
+from dispatcher_service.errors import BudgetExhausted, InvalidRequest, PointsmanError
 from pointsman.runtime.status import RichStatus, Violation
 
 
@@ -11,12 +13,24 @@ def to_status(error: Exception) -> RichStatus | None:
     if not isinstance(error, PointsmanError):
         return None
     violations = (Violation(error.field, error.mend),) if isinstance(error, InvalidRequest) else ()
+    # A request that ends in an error has still cost what it has cost.
+    metadata = {"cost_nano_usd": str(error.cost)} if error.cost else {}
+    quota = None
+    if isinstance(error, BudgetExhausted):
+        quota = (f"usd_per_{error.period}", str(error))
+        metadata |= {
+            "period": error.period,
+            "limit_usd": error.limit,
+            "left_usd": error.left,
+            "needed_usd": error.needed,
+            "window_end": datetime.fromtimestamp(error.window_end, tz=UTC).isoformat().replace("+00:00", "Z"),
+        }
     return RichStatus(
         code=grpc.StatusCode[error.status],
         message=str(error),
         reason=error.reason,
         violations=violations,
         retry_after=error.retry_after,
-        # A request that ends in an error has still cost what it has cost.
-        metadata={"cost_nano_usd": str(error.cost)} if error.cost else {},
+        quota=quota,
+        metadata=metadata,
     )

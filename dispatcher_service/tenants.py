@@ -5,34 +5,27 @@ Prices are written in USD per million tokens and read as exact decimals, never a
 
 import difflib
 import tomllib
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
 import pydantic
 
-from dispatcher_service.auth_sections import auth_policy, auth_problems
+from dispatcher_service import freezing
+from dispatcher_service.auth_sections import auth_problems
+from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import (
     Catalogue,
-    FixedAlpha,
-    Model,
-    ScorerTarget,
-    Shadow,
-    StrongCallShare,
-    TenantPolicy,
 )
-from dispatcher_service.chat import OWNED_KEYS, PartKind
-from dispatcher_service.pricing import NANO_USD_PER_USD, Price
-from dispatcher_service.routing import ModelPair
+from dispatcher_service.chat import OWNED_KEYS
+from dispatcher_service.scorer_sections import scorer_problems
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
-    PartTokensSection,
-    PriceSection,
     ShadowSection,
     TenantSection,
     describe,
 )
-from dispatcher_service.upstream_sections import freeze_deployments, freeze_retries
 
 
 class ConfigError(Exception):
@@ -64,7 +57,7 @@ def load_catalogue(path: Path) -> Catalogue:
     problems = _inconsistencies(parsed)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return _freeze(parsed)
+    return freezing.catalogue(parsed)
 
 
 def _inconsistencies(file: FileSection) -> list[str]:
@@ -74,13 +67,16 @@ def _inconsistencies(file: FileSection) -> list[str]:
     problems += [
         f"deployments: {name!r} stands twice: remove one" for name in _repeated([d.name for d in file.deployments])
     ]
-    for deployment in file.deployments:
-        if deployment.model not in models:
-            problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     served = {deployment.model for deployment in file.deployments}
     for section in file.models:
         for name in section.fallbacks:
             problems += _fallback_problems(section.name, name, models, served)
+        begins = [price.effective_from for price in freezing.prices(section.price)]
+        if len(set(begins)) < len(begins):
+            problems.append(f"models.{section.name}.price: two entries have the same effective_from: keep one")
+    for deployment in file.deployments:
+        if deployment.model not in models:
+            problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     for tenant_id, tenant in file.tenants.items():
         for key, model in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
             if model not in models:
@@ -94,40 +90,37 @@ def _inconsistencies(file: FileSection) -> list[str]:
             for key in tenant.extra_body_keys
             if key in OWNED_KEYS
         ]
-        if (tenant.alpha is None) == (tenant.strong_call_share is None):
-            problems.append(f"tenants.{tenant_id}: set exactly one of strong_call_share and alpha")
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += scorer_problems(file.scorer)
     problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
 
 
-def _freeze(file: FileSection) -> Catalogue:
-    return Catalogue(
-        auth=auth_policy(file.auth, file.tenants, file.admins),
-        scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
-        retries=freeze_retries(file.retries),
-        models={model.name: _model(model) for model in file.models},
-        deployments=freeze_deployments(file.deployments),
-        tenants={
-            tenant_id: TenantPolicy(
-                tenant_id=tenant_id,
-                pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
-                dial=_dial(tenant),
-                on_scorer_failure=tenant.on_scorer_failure,
-                allow_alpha_override=tenant.allow_alpha_override,
-                extra_body_keys=frozenset(tenant.extra_body_keys),
-                scorer=tenant.scorer,
-                fallback_to_other_tier=tenant.fallback_to_other_tier,
-                sticky=tenant.sticky,
-                conversation_ttl=tenant.conversation_ttl,
-                log_text=tenant.log_text,
-                text_ttl=tenant.text_ttl,
-                shadow=_shadow(tenant.shadow),
-                idempotency_retention=tenant.idempotency_retention,
+def _dial_problems(tenant: TenantSection) -> Iterator[str]:
+    if tenant.alpha is not None and tenant.strong_call_share is not None:
+        yield ": set one of strong_call_share and alpha, not both"
+    if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and freezing.limits(tenant)):
+        yield ": set strong_call_share, alpha, or a limit such as usd_per_day that is paced"
+
+
+def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterator[str]:
+    borrows = tenant.on_exhausted is OnExhausted.BORROW
+    if borrows and not tenant.overdraft_usd:
+        yield ".overdraft_usd: missing: say how far on_exhausted = 'borrow' may go over a limit"
+    if not borrows and tenant.overdraft_usd is not None:
+        yield ".overdraft_usd: only for on_exhausted = 'borrow': remove it"
+    if not freezing.limits(tenant):
+        return
+    called = {tenant.strong_model, tenant.weak_model}
+    called |= {name for model in models if model.name in called for name in model.fallbacks}
+    for model in models:
+        if model.name in called and model.max_output_tokens is None:
+            yield (
+                f": has a limit, but models.{model.name}.max_output_tokens is not set, so that a call without "
+                "max_tokens has no bound: set it"
             )
-            for tenant_id, tenant in file.tenants.items()
-        },
-    )
 
 
 def _fallback_problems(model: str, fallback: str, models: list[str], served: set[str]) -> list[str]:
@@ -140,31 +133,6 @@ def _fallback_problems(model: str, fallback: str, models: list[str], served: set
     return []
 
 
-def _model(section: ModelSection) -> Model:
-    return Model(
-        name=section.name,
-        price=_price(section.price),
-        part_tokens=_part_tokens(section.part_tokens),
-        fallbacks=section.fallbacks,
-        on_disconnect=section.on_disconnect,
-        drain_timeout=section.drain_timeout,
-    )
-
-
-def _dial(tenant: TenantSection) -> FixedAlpha | StrongCallShare:
-    if tenant.alpha is not None:
-        return FixedAlpha(tenant.alpha)
-    assert tenant.strong_call_share is not None  # _inconsistencies has refused a tenant with neither
-    return StrongCallShare(tenant.strong_call_share)
-
-
-def _shadow(section: ShadowSection | None) -> Shadow | None:
-    if section is None:
-        return None
-    share = None if section.strong_call_share is None else StrongCallShare(section.strong_call_share)
-    return Shadow(dial=share if section.alpha is None else FixedAlpha(section.alpha), scorer=section.scorer)
-
-
 def _shadow_problems(section: ShadowSection | None) -> list[str]:
     if section is None:
         return []
@@ -173,24 +141,6 @@ def _shadow_problems(section: ShadowSection | None) -> list[str]:
     if section.alpha is None and section.strong_call_share is None and not section.scorer:
         return ["set strong_call_share, alpha or scorer: it tries nothing"]
     return []
-
-
-def _part_tokens(bounds: PartTokensSection) -> dict[PartKind, int]:
-    return {PartKind(kind): bound for kind, bound in bounds if bound is not None}
-
-
-def _price(price: PriceSection) -> Price:
-    def nano(usd: Decimal) -> int:
-        return int(usd * NANO_USD_PER_USD)
-
-    return Price(
-        input=nano(price.input),
-        # Upstreams that give no discount bill cached tokens as input and reasoning as output.
-        cached_input=nano(price.input if price.cached_input is None else price.cached_input),
-        cache_write=nano(price.input if price.cache_write is None else price.cache_write),
-        output=nano(price.output),
-        reasoning=nano(price.output if price.reasoning is None else price.reasoning),
-    )
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

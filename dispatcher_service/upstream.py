@@ -7,7 +7,7 @@ Every wait has a timeout, and retrying is not done here: `failover` decides it. 
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -43,8 +43,12 @@ logger = logging.getLogger(__name__)
 class OpenAIUpstream:
     """Implements `ports.Upstream`: one client, and so one connection pool, per deployment."""
 
-    def __init__(self, credentials: Credentials) -> None:
-        """Clients are made when they are first used, and made again if their deployment is configured anew."""
+    def __init__(self, credentials: Credentials, *, trace_headers: Callable[[], Mapping[str, str]] = dict) -> None:
+        """Clients are made when they are first used, and made again if their deployment is configured anew.
+
+        `trace_headers` gives the headers by which the upstream can join the trace of the call that is answered now.
+        """
+        self._trace_headers = trace_headers
         self._credentials = credentials
         self._clients: dict[str, tuple[Deployment, AsyncOpenAI]] = {}
         self._replaced: list[AsyncOpenAI] = []
@@ -52,7 +56,7 @@ class OpenAIUpstream:
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `ports.Upstream.complete`."""
         patience = _Patience(deployment, timeout)
-        with _translated(deployment, patience):
+        with _translated(deployment, patience, self._credentials):
             client, headers = self._prepared(deployment)
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
@@ -68,7 +72,7 @@ class OpenAIUpstream:
         """See `ports.Upstream.stream`."""
         patience = _Patience(deployment, timeout)
         reading = _Reading(deployment.name, chat.choices)
-        with _translated(deployment, patience):
+        with _translated(deployment, patience, self._credentials):
             client, headers = self._prepared(deployment)
             async with patience.first_token():
                 stream = await client.chat.completions.create(
@@ -104,7 +108,8 @@ class OpenAIUpstream:
             known = deployment, openai_client.connect(deployment)
             self._clients[deployment.name] = known
         try:
-            return known[1], openai_client.call_headers(self._credentials.headers(deployment))
+            headers = openai_client.call_headers(self._credentials.headers(deployment))
+            return known[1], {**headers, **self._trace_headers()}
         except CredentialError as error:
             logger.error("a deployment has no usable key", extra=fields(error=str(error)))
             raise UpstreamUnavailable(
@@ -209,7 +214,7 @@ async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk
 
 
 @contextmanager
-def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
+def _translated(deployment: Deployment, patience: _Patience, credentials: Credentials) -> Iterator[None]:
     """Turn whatever the client raises into the hierarchy, keeping the cause."""
     name = deployment.name
     try:
@@ -221,7 +226,7 @@ def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
     except openai.RateLimitError as error:
         raise UpstreamRateLimited(name, _retry_after(error)) from error
     except openai.APIStatusError as error:
-        raise _status_error(name, error) from error
+        raise _status_error(deployment, error, credentials) from error
     except UpstreamError:
         raise
     except openai.APIError as error:
@@ -238,9 +243,11 @@ def _translated(deployment: Deployment, patience: _Patience) -> Iterator[None]:
         raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
 
 
-def _status_error(name: str, error: openai.APIStatusError) -> UpstreamError:
+def _status_error(deployment: Deployment, error: openai.APIStatusError, credentials: Credentials) -> UpstreamError:
+    name = deployment.name
     if error.status_code in _CALLERS_FAULT:
-        return UpstreamRejected(name, f"refused the request: {error.message}")
+        # The caller reads this, and an upstream may quote whatever it was sent.
+        return UpstreamRejected(name, f"refused the request: {credentials.hide(deployment, error.message)}")
     if error.status_code in _OUR_FAULT:
         # Not the caller's fault, and what the upstream says of it is not the caller's to read.
         what = f"answered HTTP {error.status_code}"

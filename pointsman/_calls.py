@@ -1,22 +1,18 @@
-"""What every client call shares: the channel, and gRPC's error turned into ours."""
+"""What every client call shares: who calls, and gRPC's error turned into ours."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from pointsman.runtime.status import Violation, decode
 
-_CHANNEL_OPTIONS = [
-    # dns:/// with several addresses: one connection each, calls in turn.
-    ("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})),
-    ("grpc.max_receive_message_length", 32 * 1024 * 1024),
-    # A service that comes back is found again within a second, not within gRPC's default two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+_TENANT_KEY = "x-pointsman-tenant"
+
+Credential = str | Callable[[], str]
+"""An API key or a token, or a function that is asked for one before each call."""
 
 
 class PointsmanCallError(Exception):
@@ -29,6 +25,8 @@ class PointsmanCallError(Exception):
             for example because nothing listens at the address.
         violations: the fields that cannot be used, each with its mend.
         retry_after: seconds after which a retry can help, `None` if the service does not say that one can.
+        quota: the limit that was hit and what is said of it, `None` if none was.
+        cost_nano_usd: what the failed request has cost all the same.
     """
 
     def __init__(
@@ -39,6 +37,8 @@ class PointsmanCallError(Exception):
         reason: str = "",
         violations: tuple[Violation, ...] = (),
         retry_after: float | None = None,
+        quota: tuple[str, str] | None = None,
+        cost_nano_usd: int = 0,
     ) -> None:
         super().__init__(f"{code.name}: {message}")
         self.code = code
@@ -46,11 +46,22 @@ class PointsmanCallError(Exception):
         self.reason = reason
         self.violations = violations
         self.retry_after = retry_after
+        self.quota = quota
+        self.cost_nano_usd = cost_nano_usd
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to a gRPC target; it connects on the first call."""
-    return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+def metadata(tenant: str, credential: Credential) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call; what is empty is not sent."""
+    shown = credential if isinstance(credential, str) else credential()
+    return (
+        *(((_TENANT_KEY, tenant),) if tenant else ()),
+        *((("authorization", f"Bearer {shown}"),) if shown else ()),
+    )
+
+
+def broken_stream(how: str) -> PointsmanCallError:
+    """A stream that is none of ours."""
+    return PointsmanCallError(grpc.StatusCode.INTERNAL, f"the stream {how}: is this address a Pointsman dispatcher?")
 
 
 @contextmanager
@@ -58,14 +69,22 @@ def call_errors() -> Iterator[None]:
     """gRPC's error to ours, keeping the cause."""
     try:
         yield
-    except grpc.aio.AioRpcError as error:
-        status = decode(error)
-        if status is None:
-            raise PointsmanCallError(error.code(), error.details() or "no details") from error
-        raise PointsmanCallError(
-            status.code,
-            status.message,
-            reason=status.reason,
-            violations=status.violations,
-            retry_after=status.retry_after,
-        ) from error
+    except grpc.RpcError as error:
+        raise _translated(error) from error
+
+
+def _translated(error: Any) -> PointsmanCallError:
+    """Errors of both of gRPC's APIs are calls too, which its stubs do not say."""
+    status = decode(error)
+    if status is None:
+        return PointsmanCallError(error.code(), error.details() or "no details")
+    cost = status.metadata.get("cost_nano_usd", "")
+    return PointsmanCallError(
+        status.code,
+        status.message,
+        reason=status.reason,
+        violations=status.violations,
+        retry_after=status.retry_after,
+        quota=status.quota,
+        cost_nano_usd=int(cost) if cost.isdigit() else 0,
+    )

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.scorer.v1 import scorer_pb2
 from pointsman.values import (
     AlphaSource,
@@ -12,9 +12,11 @@ from pointsman.values import (
     Conversation,
     CostSource,
     Decision,
+    Explanation,
     FinishReason,
     Message,
     Messages,
+    Preference,
     Reason,
     Role,
     Score,
@@ -73,7 +75,23 @@ def decision(message: decision_pb2.Decision) -> Decision:
         cost_nano_usd=message.cost_nano_usd,
         other_tier_cost_nano_usd=message.other_tier_cost_nano_usd,
         cost_source=_known(CostSource, decision_pb2.CostSource, message.cost_source, "COST_SOURCE_"),
+        price_version=message.price_version,
     )
+
+
+def explanation(response: records_pb2.GetDecisionResponse) -> Explanation:
+    """Why a request was routed as it was."""
+    return Explanation(text=response.explanation, decision=decision(response.record.decision), record=response.record)
+
+
+def feedback(request_id: str, rating: float | None, preference: Preference | None) -> records_pb2.RecordFeedbackRequest:
+    """An opinion; what of it is missing, or too much, the service says."""
+    request = records_pb2.RecordFeedbackRequest(request_id=request_id)
+    if rating is not None:
+        request.rating = rating
+    if preference is not None:
+        request.preference = decision_pb2.Preference.Value(f"PREFERENCE_{preference.name}")
+    return request
 
 
 def usage(message: chat_pb2.Usage) -> Usage:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
 
 class Role(enum.StrEnum):
@@ -36,9 +36,19 @@ class Reason(enum.StrEnum):
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
     SCORER_UNAVAILABLE = "scorer_unavailable"
+    BUDGET_DEGRADED = "budget_degraded"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
+
+
+class Preference(enum.StrEnum):
+    """Which answer someone liked better: the one that was given, one of the other tier's model, or both alike."""
+
+    CHOSEN = "chosen"
+    OTHER = "other"
+    TIE = "tie"
 
 
 class AlphaSource(enum.StrEnum):
@@ -48,6 +58,7 @@ class AlphaSource(enum.StrEnum):
     FIXED = "fixed"
     SHARE = "share"
     OVERRIDE = "override"
+    PACED = "paced"
 
 
 class CostSource(enum.StrEnum):
@@ -125,6 +136,7 @@ class Decision:
     cost_nano_usd: int
     other_tier_cost_nano_usd: int
     cost_source: CostSource
+    price_version: str = ""
 
     @property
     def all_strong_cost_nano_usd(self) -> int:
@@ -154,6 +166,20 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     response: dispatcher_pb2.CompleteResponse
+
+    @property
+    def replayed(self) -> bool:
+        """True if this is the first result of its request id again: it cost nothing more."""
+        return self.response.idempotency == dispatcher_pb2.IDEMPOTENCY_REPLAYED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a request was routed as it was: in sentences, as its decision, and in `record` everything that is kept."""
+
+    text: str
+    decision: Decision
+    record: decision_pb2.DecisionRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

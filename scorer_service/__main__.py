@@ -47,6 +47,7 @@ async def _serve(settings: Settings) -> None:
             registry=registry,
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
+            tls=entry.server_tls(settings, prefix=PREFIX),
         ),
         register=register,
         prepare=prepare,

@@ -74,6 +74,19 @@ class Settings:
         unit="conversations",
         minimum=1,
     )
+    tls_certificate: str = setting(
+        "",
+        meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it "
+        "changes. Unset: the port speaks in the clear.",
+        unit="path",
+    )
+    tls_key: str = setting("", meaning="PEM file with the certificate's private key.", unit="path")
+    tls_client_ca: str = setting(
+        "",
+        meaning="PEM file with the authority that signs clients' certificates. If it is set, every client must show "
+        "one.",
+        unit="path",
+    )
     drain: float = setting(
         30.0,
         meaning="How long calls in flight may finish after SIGTERM before they are cancelled.",

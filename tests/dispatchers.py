@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, dispatcher_pb2_grpc, records_pb2_grpc
 from tests.identities import bearer
 from tests.processes import DISPATCHER_PORTS, ServiceProcess
 
@@ -55,6 +55,12 @@ weak_model = "Mixtral-8x7B-Instruct-v0.1"
 alpha = 0.9
 on_scorer_failure = "strong"
 
+[tenants.unpaced]
+strong_model = "gpt-4-1106-preview"
+weak_model = "Mixtral-8x7B-Instruct-v0.1"
+strong_call_share = 0.3
+pace = false
+
 [tenants.strict]
 strong_model = "gpt-4-1106-preview"
 weak_model = "Mixtral-8x7B-Instruct-v0.1"
@@ -72,21 +78,37 @@ WEAK = "Mixtral-8x7B-Instruct-v0.1"
 
 
 def start_dispatcher(
-    directory: Path, *, scorer: str, upstream: str, tenants: Mapping[str, str] | None = None, more: str = "", **env: str
+    directory: Path,
+    *,
+    scorer: str,
+    upstream: str,
+    tenants: Mapping[str, str] | None = None,
+    scorer_more: str = "",
+    deployments: str = "",
+    models: str = "",
+    more: str = "",
+    environment: Mapping[str, str] | None = None,
+    **env: str,
 ) -> ServiceProcess:
     """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
 
-    `tenants` adds lines to tenants by their names; `more` is added at the end of the configuration.
+    `tenants` adds lines to tenants by their names, `scorer_more` to the scorer, `deployments` to every deployment,
+    `models` to every model, `more` at the end of the configuration; `environment` and `env` are settings.
     """
     config = directory / "dispatcher.toml"
     text = _CONFIG.format(scorer=scorer, upstream=upstream)
+    text = text.replace("[[deployments]]\n", f"[[deployments]]\n{deployments}\n")
+    text = text.replace("[[models]]\n", f"[[models]]\n{models}\n")
     for tenant, lines in (tenants or {}).items():
         text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
+    text = text.replace("timeout = 1.0\n", f"timeout = 1.0\n{scorer_more}\n", 1)
     config.write_text(text + more)
     settings = {
         **DISPATCHER_PORTS,
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
+        "DISPATCHER_LEDGER": f"sqlite:{directory / 'ledger.sqlite'}",
+        **(environment or {}),
         **env,
     }
     return ServiceProcess("dispatcher_service", env=settings)
@@ -106,6 +128,7 @@ class Caller:
             else grpc.aio.secure_channel(address, tls, options=options)
         )
         self.stub = dispatcher_pb2_grpc.DispatcherServiceStub(self.channel)
+        self.records = records_pb2_grpc.RecordServiceStub(self.channel)
         self.metadata = bearer(credential) if credential else ((("x-pointsman-tenant", tenant),) if tenant else ())
 
     async def __aenter__(self) -> "Caller":

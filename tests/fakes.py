@@ -4,15 +4,44 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher_service.answer import Choice, Completion, Delta, End, FinishReason
+from dispatcher_service.budget import BudgetWindow, Limit
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.errors import UpstreamError
 from dispatcher_service.failover import AttemptResult
+from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
 from dispatcher_service.outcome import Prediction
-from dispatcher_service.pricing import Usage, UsageSource
+from dispatcher_service.pricing import NanoUsd, Usage, UsageSource
 from dispatcher_service.routing import ModelPair
 
 QUANTILES = tuple(index / 200 for index in range(201))
+
+
+@dataclass
+class FakeObserver:
+    """Remembers what became of budgets, as `(event, detail)`."""
+
+    events: list[tuple[str, object]] = field(default_factory=list)
+
+    def balances(self, tenant_id: str, limits: tuple[Limit, ...], balances: Balances, spent: NanoUsd) -> None:
+        self.events.append(("balances", spent))
+
+    def exhausted(self, tenant_id: str, window: BudgetWindow) -> None:
+        self.events.append(("exhausted", window.period))
+
+    def overrun(self, tenant_id: str, cause: OverrunCause, amount: NanoUsd) -> None:
+        self.events.append(("overrun", (cause, amount)))
+
+    def overruns(self, totals: Mapping[OverrunCause, Overrun]) -> None:
+        self.events.append(("overruns", totals))
+
+    def expired(self, count: int) -> None:
+        self.events.append(("expired", count))
+
+    def ledger_called(self, step: str, seconds: float, *, failed: bool) -> None:
+        self.events.append(("failed" if failed else "called", step))
+
+
 USAGE = Usage(input_tokens=1000, output_tokens=100, source=UsageSource.REPORTED)
 
 
@@ -34,7 +63,9 @@ class FakeScorer:
     pair_mismatch: bool = False
     calls: list[str] = field(default_factory=list)
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         self.calls.append(chat.messages[-1].text)
         if self.win_probability is None:
             return None
@@ -60,11 +91,12 @@ class FakeUpstream:
     error_after: int = 0
     failing: Mapping[str, UpstreamError] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
+    chats: list[Chat] = field(default_factory=list)
     deployments: list[str] = field(default_factory=list)
     closed: int = 0
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        self._called(deployment)
+        self._called(deployment, chat)
         if self.error is not None:
             raise self.error
         choice = Choice(index=0, content="".join(self.parts), finish_reason=FinishReason.STOP)
@@ -72,7 +104,7 @@ class FakeUpstream:
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         try:
-            self._called(deployment)
+            self._called(deployment, chat)
             for index, part in enumerate(self.parts):
                 if self.error is not None and index == self.error_after:
                     raise self.error
@@ -81,8 +113,9 @@ class FakeUpstream:
         finally:
             self.closed += 1
 
-    def _called(self, deployment: Deployment) -> None:
+    def _called(self, deployment: Deployment, chat: Chat) -> None:
         self.models.append(deployment.model)
+        self.chats.append(chat)
         self.deployments.append(deployment.name)
         if deployment.name in self.failing:
             raise self.failing[deployment.name]

@@ -1,7 +1,7 @@
 """A real HTTP server that speaks OpenAI chat completions and misbehaves on request.
 
-What it does is the last user message: `status 503`, `hang`, `drip`, `cut`, `no usage`, `nonsense`, `error event`, or
-anything else for a normal answer, which is `<model> says: <message>`.
+What it does is the last message: `status 503`, `hang`, `drip`, `cut`, `no usage`, `nonsense`, `error event`, `call a
+tool` (whole answers only), or anything else for a normal answer, which is `<model> says: <message>`.
 """
 
 import asyncio
@@ -33,6 +33,8 @@ class OpenAIServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     disconnects: int = 0
     delay: float = 0.0
+    quotes: bool = False
+    """Whether errors quote the prompt's words and the key that came with it, as some servers do."""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -42,8 +44,11 @@ class OpenAIServer:
         prompt = content if isinstance(content, str) else "".join(part["text"] for part in content)
         await asyncio.sleep(self.delay)
         if match := re.fullmatch(r"status (\d+)", prompt):
+            words = f"as you wish: {prompt}"
+            if self.quotes:
+                words += f"; your key is {request.headers.get('authorization', '')}"
             return web.json_response(
-                {"error": {"message": f"as you wish: {prompt}", "type": "test", "param": None, "code": None}},
+                {"error": {"message": words, "type": "test", "param": None, "code": None}},
                 status=int(match[1]),
                 headers={"retry-after": "7"} if match[1] == "429" else {},
             )
@@ -61,8 +66,12 @@ class OpenAIServer:
         except (ConnectionResetError, asyncio.CancelledError):
             self.disconnects += 1
             raise
-        message = {"role": "assistant", "content": text}
+        message: dict[str, Any] = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        if prompt == "call a tool":
+            call = {"id": "call_0", "type": "function", "function": {"name": "lookup", "arguments": "{}"}}
+            message = {"role": "assistant", "content": None, "tool_calls": [call]}
+            choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
         return web.json_response(self._envelope(body, "chat.completion", [choice]) | self._usage(prompt))
 
     async def _stream(self, request: web.Request, body: dict[str, Any], prompt: str, text: str) -> web.StreamResponse:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from training import sketch
 from training.errors import TrainingError
 
 STRONG_MODEL = "gpt-4-1106-preview"
@@ -57,16 +58,22 @@ class LabelledSet:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A data file as it was read."""
+    """A data file as it was read; `prompt_sketch` (see `sketch`) tells its prompts again, and holds none."""
 
     name: str
     sha256: str
     rows: int
     licence: str
+    prompt_sketch: str
 
     def document(self) -> Mapping[str, Any]:
         """For the manifest."""
-        return {"sha256": self.sha256, "rows": self.rows, "licence": self.licence}
+        return {
+            "sha256": self.sha256,
+            "rows": self.rows,
+            "licence": self.licence,
+            "prompt_sketch": self.prompt_sketch,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +178,9 @@ def _present(path: Path) -> Path:
 
 
 def _source(data: Path, name: str, licence: str) -> SourceFile:
-    content = (data / name).read_bytes()
-    rows = (
-        len(content.splitlines()) if name.endswith("jsonl") else len(pl.read_parquet(data / name, columns=["prompt"]))
-    )
-    return SourceFile(name, hashlib.sha256(content).hexdigest(), rows, licence)
+    path = data / name
+    if name.endswith("jsonl"):
+        prompts = pl.read_ndjson(path)["turns"].list.first().to_list()
+    else:
+        prompts = full_prompts(pl.read_parquet(path))
+    return SourceFile(name, hashlib.sha256(path.read_bytes()).hexdigest(), len(prompts), licence, sketch.make(prompts))

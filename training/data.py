@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from training import decisions, formats, tables
+from training import decisions, formats, sketch, tables
 from training.corpus import LabelledSet, SourceFile
 from training.matrices import AnswerMatrix
 from training.tables import MAX_BAD_SHARE, DataError, Table
@@ -175,7 +175,8 @@ def read(path: Path, format_: Format | None = None, *, max_bad_share: float = MA
         raise DataError(f"{path} is no {found.value} file: it lacks {lacking}")
     table = _READERS[found](table)
     table.require(max_bad_share)
-    source = SourceFile(path.name, tables.fingerprint(path), table.rows, "the owner's terms")
+    seen = sketch.make(table.frame["prompt"])
+    source = SourceFile(path.name, tables.fingerprint(path), table.rows, "the owner's terms", seen)
     return Dataset(path.stem, found, _content(found, path.stem, table.frame), source, table.bad_summary())
 
 

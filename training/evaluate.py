@@ -5,16 +5,17 @@ artefact stand a random order, the prompts' length, and an oracle that knows the
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.preprocess import NoUserText, Role, Turn
 from scorer_service.scorer import ConversationScorer, open_scorer
-from training import metrics, rankings
+from training import metrics, rankings, sketch
 from training.corpus import GROUP_CHARACTERS, LabelledSet
 from training.metrics import Interval, NoGapError, Resampling
 from training.rankings import Comparison, Prices, Ranking
@@ -29,6 +30,9 @@ Progress = Callable[[str, int, int], None]
 LENGTH, ORACLE = "prompt length", "oracle"
 
 _BLOCK = 256
+
+_SEEN_SHARE = 0.02
+"""Of a benchmark's prompts: a few common ones, such as a greeting, are in every file."""
 
 _TEMPLATE_SHARE = 0.05
 """An opening that more prompts than this have is a template's."""
@@ -223,16 +227,29 @@ def win_probabilities(
     return probabilities
 
 
+def _seen(sources: Mapping[str, Any], benchmark: Benchmark) -> Iterator[str]:
+    """What of a benchmark an artefact was trained on, by its manifest's `data`."""
+    for name, source in sources.items():
+        if not isinstance(source, Mapping):
+            continue
+        if source.get("sha256") == benchmark.sha256:
+            yield (
+                f"was trained on {name}, which is this very file: the number shows memory and is no result. Its "
+                "manifest holds the number on rows kept out"
+            )
+            continue
+        found = sketch.overlap(str(source.get("prompt_sketch", "")), benchmark.labelled.prompts)
+        if found.share >= _SEEN_SHARE:
+            yield (
+                f"has seen about {found.share:.0%} of these prompts in {name} ({found.seen} of {found.comparable} that "
+                "can be compared): as far as it has, the number shows memory and is no result"
+            )
+
+
 def _pair(scorer: ConversationScorer, benchmark: Benchmark) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
     """The pair to score the benchmark with (`None`: the artefact's own), and what is amiss with the result."""
     manifest = scorer.manifest
-    warnings = []
-    trained = {str(source.get("sha256")): name for name, source in manifest.data.items() if isinstance(source, dict)}
-    if benchmark.sha256 in trained:
-        warnings.append(
-            f"was trained on {trained[benchmark.sha256]}, which is this very file: the number shows memory and is no "
-            "result. Its manifest holds the cross-validated one"
-        )
+    warnings = list(_seen(manifest.data, benchmark))
     pair = None
     if benchmark.strong_model is not None and benchmark.weak_model is not None:
         asked = benchmark.strong_model, benchmark.weak_model

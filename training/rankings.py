@@ -80,12 +80,16 @@ def of_random_order(gain: Floats, prices: Prices, seed: int) -> Ranking:
         mean, width = float(values.mean()), 1.96 * float(values.std(ddof=1))
         return Interval(mean, mean - width, mean + width)
 
+    def share(values: Floats) -> Interval:
+        found = spread(values)
+        return Interval(found.value, max(0.0, found.low), min(1.0, found.high))
+
     cpt = np.array([[curve.cpt(level) for level in CPT_LEVELS] for curve in curves])
     pgr = np.array([curve.at(SHARES) for curve in curves])
     return Ranking(
         RANDOM,
         spread(np.array([curve.apgr() for curve in curves])),
-        tuple(spread(column) for column in cpt.T),
+        tuple(share(column) for column in cpt.T),
         tuple(spread(_saved(column, level, prices)) for column, level in zip(cpt.T, CPT_LEVELS, strict=True)),
         tuple(spread(column) for column in pgr.T),
         None,

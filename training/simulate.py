@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from dispatcher_service import pacing, routing
+from dispatcher_service import pacing, pacing_state, routing
 from dispatcher_service.budget import BudgetWindow, Limit, OnExhausted, Period, fallback, window_at, windows_at
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
 from dispatcher_service.routing import Tier
@@ -112,8 +112,8 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
         plan: what decides.
         reference: the scorer whose quantiles the tenant's distribution starts from.
     """
-    shared = pacing.Pace()
-    lease = pacing.lease_of(shared)
+    shared = pacing_state.Pace()
+    lease = pacing_state.lease_of(shared)
     costs, book = _Costs(), _Book(plan.limits)
     results = []
     for call in calls:
@@ -142,7 +142,7 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
             lease = pacing.settled(lease, plan.pacing, estimated=estimated, actual=result.cost)
             if lease.exhausted(plan.pacing):
                 shared = pacing.merge(shared, lease, plan.pacing, now=call.at)
-                lease = pacing.lease_of(shared)
+                lease = pacing_state.lease_of(shared)
     return Replay(plan, tuple(results))
 
 

@@ -173,6 +173,8 @@ def read_log(path: Path, *, tenant: str | None) -> Log:
     try:
         with path.open(encoding="utf-8") as lines:
             for number, record in _records(path, lines):
+                if record.get("kind") == "RECORD_KIND_FEEDBACK":
+                    continue
                 if tenant is not None and record.get("tenant_id") != tenant:
                     continue
                 try:

@@ -80,6 +80,7 @@ async def running(environ: Mapping[str, str], ports: Ports) -> AsyncIterator[Sta
                     LISTEN=_loopback(ports.dispatcher),
                     METRICS_LISTEN=_loopback(ports.dispatcher_metrics),
                     CONFIG=str(config),
+                    LEDGER=f"sqlite:{Path(directory) / 'ledger.sqlite'}",
                 ),
             )
         )

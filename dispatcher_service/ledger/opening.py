@@ -1,11 +1,27 @@
 """Opens the ledger that a URL names."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.ledger.sqlite import SqliteLedger
+
+
+def default_url(environ: Mapping[str, str]) -> str:
+    """The embedded ledger, which all dispatchers of a user share; its place follows the XDG base directories.
+
+    Creates the directory.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    state = environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+    directory = base / "pointsman"
+    directory.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:{directory / 'ledger.sqlite'}"
 
 
 def open_ledger(url: str, *, timeout: float = 1.0) -> Ledger:
@@ -31,4 +47,4 @@ def open_ledger(url: str, *, timeout: float = 1.0) -> Ledger:
         from dispatcher_service.ledger.redis import RedisLedger, connect  # noqa: PLC0415
 
         return RedisLedger(connect(url, timeout=timeout))
-    raise ValueError(f"{url}: a ledger is memory:, sqlite:PATH or redis://host:port/db")
+    raise ValueError(f"{kind}: a ledger is memory:, sqlite:PATH or redis://host:port/db")

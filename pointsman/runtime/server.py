@@ -19,10 +19,9 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.logs import fields
-
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""On the wire. Far above the limits on text, so that a too large request reaches the code that names its field."""
+from pointsman.runtime.tls import Certificates, ServerTls, TlsError
 
 _MAX_CONNECTION_AGE_MS = 300_000
 """Clients reconnect at least this often, and so find new replicas."""
@@ -46,6 +45,7 @@ class ServerSpec:
         registry: the metrics to expose.
         drain_seconds: how long calls in flight may finish after SIGTERM before they are cancelled.
         reflection: offer gRPC server reflection.
+        tls: certificate of the gRPC port; `None` speaks in the clear.
     """
 
     service: str
@@ -55,6 +55,7 @@ class ServerSpec:
     registry: CollectorRegistry
     drain_seconds: float
     reflection: bool
+    tls: ServerTls | None = None
 
 
 async def serve(
@@ -87,6 +88,9 @@ async def serve(
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             # Without this a second process binds the same port and takes half of the traffic, silently.
             ("grpc.so_reuseport", 0),
+            # Clients ask whether we are still there (see channels.py) more often than gRPC likes by default.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         ]
     )
     health = HealthServicer()
@@ -98,7 +102,7 @@ async def serve(
         names = (*spec.grpc_services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
 
-    grpc_address = _bind(server, spec.listen)
+    grpc_address = _bind(server, spec)
     metrics_address = _start_metrics(spec)
     await server.start()
     try:
@@ -132,13 +136,34 @@ def is_loopback(address: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> str:
-    host, _ = split_address(listen)
+def _bind(server: grpc.aio.Server, spec: ServerSpec) -> str:
+    host, _ = split_address(spec.listen)
     try:
-        port = server.add_insecure_port(listen)
+        if spec.tls is None:
+            port = server.add_insecure_port(spec.listen)
+        else:
+            port = server.add_secure_port(spec.listen, _certificates(spec, spec.tls).credentials())
     except RuntimeError as error:
-        raise StartError(f"cannot listen on {listen}: is another process there? Choose another port") from error
+        raise StartError(f"cannot listen on {spec.listen}: is another process there? Choose another port") from error
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _certificates(spec: ServerSpec, tls: ServerTls) -> Certificates:
+    try:
+        certificates = Certificates(tls)
+    except TlsError as error:
+        raise StartError(str(error)) from error
+    for name, text, value in (
+        ("expiry_seconds", "Seconds until the served certificate expires; negative after.", certificates.seconds_left),
+        (
+            "reload_failing",
+            "1 while the certificate files cannot be used, so that the old ones are still served.",
+            certificates.reload_failing,
+        ),
+    ):
+        gauge = prometheus_client.Gauge(f"pointsman_{spec.service}_certificate_{name}", text, registry=spec.registry)
+        gauge.set_function(value)
+    return certificates
 
 
 def _start_metrics(spec: ServerSpec) -> str:

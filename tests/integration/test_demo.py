@@ -98,7 +98,10 @@ def test_the_demo_routes_every_prompt_adds_up_and_leaves_nothing_behind() -> Non
     assert sum(row[4] == "example-strong" for row in rows) == strong
     # Each cost is rounded to a millionth.
     assert sum(float(row[5]) for row in rows) == pytest.approx(cost, abs=0.6e-6 * count)
-    assert len({row[3] for row in rows}) == len(SHARES), "each tenant has its own alpha"
+    alphas = {share: [float(row[3]) for row in rows if SHARES[row[1]] == share] for share in SHARES.values()}
+    assert max(alphas[0.5]) < min(alphas[0.2]), (
+        "the smaller share has the higher alpha, though pacing moves both a little"
+    )
 
 
 @pytest.mark.usefixtures("usual_ports")

@@ -88,25 +88,28 @@ async def test_the_win_probability_is_the_scorers(caller: Caller, scorer: Servic
             assert not decision.pair_mismatch
 
 
-async def test_a_shares_alpha_is_the_scorers_quantile(caller: Caller, scorer: ServiceProcess) -> None:
+async def test_an_unpaced_shares_alpha_is_the_scorers_quantile(
+    dispatcher: ServiceProcess, scorer: ServiceProcess
+) -> None:
     async with grpc.aio.insecure_channel(scorer.grpc) as channel:
         listed = await scorer_pb2_grpc.ScorerServiceStub(channel).ListScorers(
             scorer_pb2.ListScorersRequest(), timeout=10
         )
-    decision = await caller.route("hi")
+    async with Caller(dispatcher.grpc, "unpaced") as caller:
+        decision = await caller.route("hi")
     assert decision.alpha_source == decision_pb2.ALPHA_SOURCE_SHARE
     # Share .3 on 201 levels: the level .7 is number 140.
     assert decision.alpha == pytest.approx(listed.scorers[0].score_quantiles[140], abs=1e-9)
 
 
 async def test_route_and_complete_and_stream_decide_alike(dispatcher: ServiceProcess) -> None:
-    for tenant in ("default", "fixed", "mismatched"):
+    for tenant in ("default", "fixed", "unpaced", "mismatched"):
         async with Caller(dispatcher.grpc, tenant) as caller:
             for prompt in PROMPTS:
+                # An answered call moves a paced alpha: each is compared with the route before it.
+                assert await caller.route(prompt) == (await caller.stream(prompt))[0].started.decision
                 routed = await caller.route(prompt)
                 completed = (await caller.complete(prompt)).decision
-                started = (await caller.stream(prompt))[0].started.decision
-                assert routed == started
                 for field in ("tier", "model", "reason", "alpha", "alpha_source", "win_probability", "pair_mismatch"):
                     assert getattr(completed, field) == getattr(routed, field), field
 

@@ -52,7 +52,7 @@ audience = "{AUDIENCE}"
     }
     env = {"DISPATCHER_LISTEN": "0.0.0.0:0", "DISPATCHER_LOG_LEVEL": "debug"}
     with start_dispatcher(
-        folder, scorer="127.0.0.1:1", upstream=upstream.base_url, tenants=tenants, more=more, **env
+        folder, scorer="127.0.0.1:1", upstream=upstream.base_url, tenants=tenants, more=more, environment=env
     ) as process:
         yield process.wait_until_serving()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pointsman.runtime.server import MAX_MESSAGE_BYTES
+from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.status import RichStatus, decode
 from pointsman.scorer.v1 import scorer_pb2
 from pointsman.scorer.v1.scorer_pb2_grpc import ScorerServiceStub

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy, ScorerTarget
 from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.dispatch import Dispatcher, Finished, Started
@@ -11,9 +12,11 @@ from dispatcher_service.errors import UpstreamError, UpstreamRateLimited, Upstre
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import OPEN
+from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
+from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.routing import Reason, Tier
-from tests.fakes import FakeScorer, FakeUpstream
+from tests.fakes import FakeObserver, FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_PRICE, WEAK_PRICE, policy, request
 from tests.unit.test_gates import Seen
 
@@ -32,26 +35,29 @@ class Bench:
         self.now = 0.0
         self.slept: list[float] = []
         deployments = {"big": ("big-1", "big-2"), "spare": ("spare-1",), "small": ("small-1",)}
+        catalogue = Catalogue(
+            scorer=ScorerTarget(address="unused", timeout=0.2),
+            models={
+                "big": Model(name="big", prices=(STRONG_PRICE,), part_tokens={}, fallbacks=("spare",)),
+                "spare": Model(name="spare", prices=(WEAK_PRICE,), part_tokens={}),
+                "small": Model(name="small", prices=(WEAK_PRICE,), part_tokens={}),
+            },
+            deployments={
+                model: tuple(
+                    Deployment(name=name, model=model, base_url="http://unused", upstream_model=model) for name in names
+                )
+                for model, names in deployments.items()
+            },
+            tenants={"t": policy(**{"dial": FixedAlpha(0.5), "fallback_to_other_tier": True} | changes)},
+            auth=OPEN,
+            retries=retries or RetryPolicy(tries=1),
+        )
+        ledger = MemoryLedger(lambda: 1e9)
         self.dispatcher = Dispatcher(
-            catalogue=Catalogue(
-                scorer=ScorerTarget(address="unused", timeout=0.2),
-                models={
-                    "big": Model(name="big", price=STRONG_PRICE, part_tokens={}, fallbacks=("spare",)),
-                    "spare": Model(name="spare", price=WEAK_PRICE, part_tokens={}),
-                    "small": Model(name="small", price=WEAK_PRICE, part_tokens={}),
-                },
-                deployments={
-                    model: tuple(
-                        Deployment(name=name, model=model, base_url="http://unused", upstream_model=model)
-                        for name in names
-                    )
-                    for model, names in deployments.items()
-                },
-                tenants={"t": policy(**{"dial": FixedAlpha(0.5), "fallback_to_other_tier": True} | changes)},
-                auth=OPEN,
-                retries=retries or RetryPolicy(tries=1),
-            ),
+            catalogue=lambda: catalogue,
             scorer=FakeScorer(0.9),
+            book=Book(ledger, observe=FakeObserver(), clock=lambda: self.now, wall_clock=lambda: 1e9, drain=1),
+            pacer=LedgerPacer(ledger, clock=lambda: self.now, wall_clock=lambda: 1e9, observe=lambda *_: None),
             upstream=self.upstream,
             gates=Gates(clock=lambda: self.now, observe=self.seen),
             record=self.outcomes.append,

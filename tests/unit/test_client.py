@@ -2,6 +2,7 @@
 # ruff: noqa: N802 - gRPC names its methods
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from pointsman.client import (
     Role,
     Score,
     ScorerClient,
+    SyncDispatcherClient,
     Tier,
     Usage,
     UsageSource,
@@ -63,6 +65,8 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         self.tenants: list[Any] = []
         self.time_left: list[float] = []
         self.cancelled = asyncio.Event()
+        self.busy = 0
+        """How many calls are refused as busy before one is answered."""
 
     async def Complete(self, request: Any, context: Any) -> dispatcher_pb2.CompleteResponse:
         await self._note(request, context)
@@ -85,7 +89,10 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 self.cancelled.set()
         yield response(delta=dispatcher_pb2.StreamDelta(content="cause."))
         if prompt == "break off":
-            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE", retry_after=1.5)
+            yield response(
+                failed=dispatcher_pb2.StreamFailed(reason="UPSTREAM_UNAVAILABLE", usage=USAGE, decision=BILLED)
+            )
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE", retry_after=1.5, cost=2_000)
         if prompt == "forget the finish":
             return
         yield response(
@@ -110,6 +117,9 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         self.tenants.append(dict(context.invocation_metadata()).get("x-pointsman-tenant"))
         self.time_left.append(context.time_remaining())
         prompt: str = request.chat.messages[0].content[0].text
+        if self.busy:
+            self.busy -= 1
+            await _refuse(context, grpc.StatusCode.UNAVAILABLE, "UPSTREAM_RATE_LIMITED", retry_after=0.05)
         if prompt == "refuse":
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         if prompt == "crash":
@@ -156,10 +166,17 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         )
 
 
-async def _refuse(context: Any, code: grpc.StatusCode, reason: str, retry_after: float | None = None) -> None:
+async def _refuse(
+    context: Any, code: grpc.StatusCode, reason: str, retry_after: float | None = None, cost: int = 0
+) -> None:
     violations = (Violation("chat.messages[0]", "write something else"),) if reason == "INVALID_REQUEST" else ()
     status = RichStatus(
-        code=code, message="not this one", reason=reason, violations=violations, retry_after=retry_after
+        code=code,
+        message="not this one",
+        reason=reason,
+        violations=violations,
+        retry_after=retry_after,
+        metadata={"cost_nano_usd": str(cost)} if cost else {},
     )
     await context.abort_with_status(status.to_grpc())
 
@@ -223,6 +240,7 @@ async def test_everything_a_caller_sets_reaches_the_service(dispatcher: tuple[Di
             request_id="mine",
             alpha=0.0,
             labels={"team": "a"},
+            conversation_id="c-1",
             timeout=9,
             max_tokens=48,
             stop=["END"],
@@ -243,6 +261,7 @@ async def test_everything_a_caller_sets_reaches_the_service(dispatcher: tuple[Di
         request_id="mine",
         alpha=0.0,
         labels={"team": "a"},
+        conversation_id="c-1",
     )
     assert not request.chat.HasField("temperature")
     assert servicer.tenants == ["research"]
@@ -288,7 +307,9 @@ async def test_a_stream_that_breaks_off_keeps_what_came_and_then_raises(
         with pytest.raises(PointsmanCallError) as caught:
             await anext(stream)
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "UPSTREAM_UNAVAILABLE")
-    assert caught.value.retry_after == 1.5
+    assert (caught.value.retry_after, caught.value.cost_nano_usd) == (1.5, 2_000)
+    assert stream.usage is not None
+    assert (stream.decision.cost_nano_usd, stream.finish_reason) == (2_000, None)
 
 
 async def test_a_stream_without_a_finish_is_an_error_and_not_an_end(dispatcher: tuple[DispatcherServicer, str]) -> None:
@@ -339,8 +360,82 @@ async def test_a_call_past_its_deadline_ends_with_deadline_exceeded(dispatcher: 
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_busy_service_is_asked_again_after_its_delay(dispatcher: tuple[DispatcherServicer, str]) -> None:
+    servicer, address = dispatcher
+    async with DispatcherClient(address) as client:
+        servicer.busy = 2
+        assert (await client.complete("Why?")).content == "Because."
+        servicer.busy = 1
+        async with client.stream_complete("Why?") as stream:
+            assert "".join([text async for text in stream]) == "Because."
+        servicer.busy = 1
+        assert (await client.route("Why?")).model == "small"
+    assert len(servicer.requests) == 7
+
+
+async def test_without_retries_or_after_the_last_one_the_error_is_the_callers(
+    dispatcher: tuple[DispatcherServicer, str],
+) -> None:
+    servicer, address = dispatcher
+    for retries, calls in ((0, 1), (2, 3)):
+        servicer.busy, servicer.requests = 10, []
+        async with DispatcherClient(address, retries=retries) as client:
+            with pytest.raises(PointsmanCallError) as caught:
+                await client.complete("Why?")
+        assert (caught.value.reason, len(servicer.requests)) == ("UPSTREAM_RATE_LIMITED", calls)
+
+
+async def test_one_channel_serves_many_callers(dispatcher: tuple[DispatcherServicer, str]) -> None:
+    async with DispatcherClient(dispatcher[1], tenant="one") as client:
+        async with client.acting_as(tenant="two") as other:
+            await other.complete("Why?")
+        await client.complete("Why?")  # what leaving the other's context did not close
+    assert dispatcher[0].tenants == ["two", "one"]
+
+
+async def test_the_events_of_a_stream_are_everything_that_came(dispatcher: tuple[DispatcherServicer, str]) -> None:
+    async with DispatcherClient(dispatcher[1]) as client, client.stream_complete("Why?") as stream:
+        events = [event.WhichOneof("event") async for event in stream.events()]
+    assert events == ["delta", "delta", "finished"]
+    assert stream.finish_reason is FinishReason.LENGTH
+
+
+def _sync(address: str) -> list[object]:
+    """What the client without asyncio sees."""
+    with SyncDispatcherClient(address, tenant="research") as client:
+        answer = client.complete("Why?", request_id="mine")
+        with client.stream_complete("Why?") as stream:
+            text = "".join(stream)
+        with client.stream_complete("Why?") as left_early:
+            next(left_early)
+        with client.stream_complete("Why?") as stream_of_events:
+            events = [event.WhichOneof("event") for event in stream_of_events.events()]
+        try:
+            client.complete("refuse")
+        except PointsmanCallError as error:
+            reason = error.reason
+        return [answer.content, text, stream.decision.cost_nano_usd, client.route("Why?").model, events, reason]
+
+
+async def test_the_client_without_asyncio_sees_the_same(dispatcher: tuple[DispatcherServicer, str]) -> None:
+    seen = await asyncio.to_thread(_sync, dispatcher[1])
+    assert seen == ["Because.", "Because.", 2_000, "small", ["delta", "delta", "finished"], "INVALID_REQUEST"]
+    assert set(dispatcher[0].tenants) == {"research"}
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def methods(cls: type) -> dict[str, list[tuple[str, Any, Any]]]:
+        return {
+            name: [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
+            for name, method in inspect.getmembers(cls, inspect.isfunction)
+            if not name.startswith("_") or name == "__init__"
+        }
+
+    assert methods(SyncDispatcherClient) == methods(DispatcherClient)
+
+
 async def test_nobody_at_the_address_is_unavailable(unused_tcp_port: int) -> None:
-    async with DispatcherClient(f"127.0.0.1:{unused_tcp_port}", timeout=5) as client:
+    async with DispatcherClient(f"127.0.0.1:{unused_tcp_port}", timeout=5, retries=0) as client:
         with pytest.raises(PointsmanCallError) as caught:
             await client.complete("Why?")
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "")

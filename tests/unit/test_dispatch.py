@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dispatcher_service.answer import Delta
+from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import (
     Catalogue,
     Deployment,
@@ -28,10 +29,13 @@ from dispatcher_service.errors import (
 )
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import OPEN
+from dispatcher_service.ledger.contract import Ledger
+from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
+from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
-from tests.fakes import FakeScorer, FakeUpstream, Unobserved
+from tests.fakes import FakeObserver, FakeScorer, FakeUpstream, Unobserved
 
 STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)
 WEAK_PRICE = Price(input=1_000_000, cached_input=0, cache_write=0, output=2_000_000, reasoning=0)
@@ -65,7 +69,13 @@ class Bench:
         self.scorer = scorer or FakeScorer()
         self.upstream = upstream or FakeUpstream()
         self.outcomes: list[Outcome] = []
+        self.observer = FakeObserver()
         self.now = 0.0
+        self.wall = 1e9
+        self.ledger: Ledger = changes.pop("ledger", None) or MemoryLedger(lambda: self.wall)  # type: ignore[assignment]
+        self.book = Book(
+            self.ledger, observe=self.observer, clock=lambda: self.now, wall_clock=lambda: self.wall, drain=1
+        )
         deployments = {
             model: (
                 Deployment(
@@ -83,8 +93,12 @@ class Bench:
         self.catalogue = Catalogue(
             scorer=ScorerTarget(address="unused", timeout=0.2),
             models={
-                "big": Model(name="big", price=STRONG_PRICE, part_tokens={PartKind.IMAGE: 1000}),
-                "small": Model(name="small", price=WEAK_PRICE, part_tokens=small_part_tokens or {}),
+                "big": Model(
+                    name="big", prices=(STRONG_PRICE,), max_output_tokens=1000, part_tokens={PartKind.IMAGE: 1000}
+                ),
+                "small": Model(
+                    name="small", prices=(WEAK_PRICE,), max_output_tokens=1000, part_tokens=small_part_tokens or {}
+                ),
             },
             deployments=deployments,
             tenants={"t": policy(**changes)},
@@ -95,13 +109,17 @@ class Bench:
     def rebuilt(self) -> Dispatcher:
         """A dispatcher over the catalogue as it is now."""
         return Dispatcher(
-            catalogue=self.catalogue,
+            catalogue=lambda: self.catalogue,
             scorer=self.scorer,
             upstream=self.upstream,
+            book=self.book,
+            pacer=LedgerPacer(
+                self.ledger, clock=lambda: self.now, wall_clock=lambda: self.wall, observe=lambda *_: None
+            ),
             record=self.outcomes.append,
             gates=Gates(clock=lambda: self.now, observe=Unobserved()),
             clock=lambda: self.now,
-            wall_clock=lambda: 1e9,
+            wall_clock=lambda: self.wall,
             sleep=self._sleep,
             draw=lambda: 0.5,
         )

@@ -22,13 +22,15 @@ LABELS = {
     "tokens_total": {"model", "token_class"},
     "usage_missing_total": {"model"},
     "alpha": {"tenant"},
+    "alpha_sources_total": {"source"},
     "pair_mismatch": {"tenant"},
     "attempts_total": {"deployment", "result"},
     "upstream_in_flight": {"deployment"},
     "breaker_state": {"deployment"},
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
-    "scorer_seconds_count": {"result"},
+    "scorer_seconds_count": {"scorer", "result"},
+    "scorer_breaker_state": {"scorer"},
     "upstream_seconds_count": {"model"},
     "time_to_first_token_seconds_count": {"model"},
     "overhead_seconds_count": {"method"},
@@ -51,7 +53,8 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics.call_ended("Complete", "OK", 0.1)
     metrics.call_failed("INVALID_REQUEST")
     metrics.authenticated(Method.API_KEY, Result.OK)
-    metrics.scorer_called("OK", 0.01)
+    metrics.scorer_called("main", "OK", 0.01)
+    metrics.watch_scorers({"main": lambda: BreakerState.CLOSED})
     with metrics.in_flight("Complete"):
         pass
     metrics.attempt_began("d")

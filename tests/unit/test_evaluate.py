@@ -11,7 +11,7 @@ from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import open_scorer
 from tests import artifacts, shared_data
 from tests.artifacts import MIDDLE, STRONG, WEAK
-from training import evaluate, metrics, published, tables
+from training import evaluate, metrics, published, sketch, tables
 from training.corpus import LabelledSet
 from training.evaluate import Benchmark
 from training.rankings import Prices
@@ -84,6 +84,17 @@ def test_an_artefact_that_was_trained_on_the_file_is_no_result(tmp_path: Path) -
     result = evaluate.evaluate(benchmark(), evaluate.named_artifacts([directory]), PRICES, draws=10)
     [warning] = result.artifacts[0].warnings
     assert "was trained on x.csv, which is this very file" in warning
+
+
+def test_an_artefact_that_has_seen_some_of_the_prompts_says_how_many(tmp_path: Path) -> None:
+    directory = artifacts.write(tmp_path / "a")
+    lessons = sketch.make([*prompts()[:15], "and others"])
+    source = {"sha256": "1" * 64, "prompt_sketch": lessons}
+    artifacts.edit_manifest(directory, lambda manifest: manifest["data"].update({"part.csv": source}))
+    result = evaluate.evaluate(benchmark(), evaluate.named_artifacts([directory]), PRICES, draws=10)
+    [warning] = result.artifacts[0].warnings
+    # Two of the 60 are equal.
+    assert "has seen about 26% of these prompts in part.csv (15 of 58" in warning
 
 
 def test_a_scorer_of_many_models_scores_the_pair_that_is_asked_for(tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ def deployment(name: str, model: str = "big", weight: float = 1.0) -> Deployment
 A, B, C, D = deployment("a"), deployment("b"), deployment("c", "spare"), deployment("d", "small")
 DEPLOYMENTS = {"big": (A, B), "spare": (C,), "small": (D,)}
 MODELS = {
-    "big": Model(name="big", price=FREE, part_tokens={PartKind.IMAGE: 9}, fallbacks=("spare", "small")),
-    "spare": Model(name="spare", price=FREE, part_tokens={}),
-    "small": Model(name="small", price=FREE, part_tokens={PartKind.IMAGE: 9}),
+    "big": Model(name="big", prices=(FREE,), part_tokens={PartKind.IMAGE: 9}, fallbacks=("spare", "small")),
+    "spare": Model(name="spare", prices=(FREE,), part_tokens={}),
+    "small": Model(name="small", prices=(FREE,), part_tokens={PartKind.IMAGE: 9}),
 }
 ROUTE: Route = (Leg(Tier.STRONG, "big", (A, B)), Leg(Tier.STRONG, "spare", (C,)), Leg(Tier.WEAK, "small", (D,)))
 
@@ -64,7 +64,7 @@ def models_of(**changes: object) -> list[str]:
 
 
 def test_the_route_is_the_model_its_fallbacks_and_then_the_other_tier_where_that_is_allowed() -> None:
-    without = {name: MODELS[name] for name in MODELS} | {"big": Model(name="big", price=FREE, part_tokens={})}
+    without = {name: MODELS[name] for name in MODELS} | {"big": Model(name="big", prices=(FREE,), part_tokens={})}
     assert models_of() == ["big", "spare", "small"]
     for allowed, expected in ((False, ["big"]), (True, ["big", "small"])):
         legs = route(

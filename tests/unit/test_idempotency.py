@@ -38,7 +38,6 @@ from dispatcher_service.kept import Assembly, Result
 from dispatcher_service.ledger.contract import Document
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.ledger.sqlite import SqliteLedger
-from dispatcher_service.outcome import Outcome
 from tests.fakes import USAGE, FakeScorer, FakeUpstream
 from tests.ledgers import ManualClock
 from tests.unit.test_dispatch import Bench, request
@@ -59,7 +58,6 @@ class Replica:
         self.clock = ManualClock()
         self.store = store or MemoryLedger(self.clock)
         self.bench = Bench(FakeScorer(0.9), upstream, None, **changes)
-        self.bench.dispatcher._record = self._record
         self.events: list[str] = []
         self.layer = Idempotent(
             self.bench.dispatcher,
@@ -68,10 +66,6 @@ class Replica:
             observe=self.events.append,
             lease=lease,
         )
-
-    def _record(self, outcome: Outcome) -> None:
-        self.bench.outcomes.append(outcome)
-        self.layer.record(outcome)
 
     @property
     def called(self) -> int:
@@ -208,9 +202,8 @@ async def test_a_claim_is_renewed_while_its_request_runs_and_lapses_when_its_pro
     with pytest.raises(InFlight):
         await replica.layer.complete(named())
     # Its process dies: nobody renews any more.
-    claim = replica.layer._running["t", "r"]
-    assert claim.renewing is not None
-    claim.renewing.cancel()
+    renewing = next(task for task in asyncio.all_tasks() if "Idempotent._renew" in repr(task.get_coro()))
+    renewing.cancel()
     survivor = Replica(store=store)
     async with asyncio.timeout(5):
         while True:

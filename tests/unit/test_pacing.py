@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher_service import pacing, routing
+from dispatcher_service import pacing, pacing_state, routing
 from dispatcher_service.budget import Period
-from dispatcher_service.pacing import Integrator, Lease, Pace
+from dispatcher_service.pacing_state import Integrator, Lease, Pace
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
 from dispatcher_service.routing import NEVER_STRONG, Tier
 
@@ -43,15 +43,15 @@ class Replica:
     def __init__(self, policy: PacingPolicy, shared: Shared | None = None) -> None:
         self.policy = policy
         self.shared = shared or Shared()
-        self.lease = pacing.lease_of(self.shared.pace)
+        self.lease = pacing_state.lease_of(self.shared.pace)
 
     @property
     def integrator(self) -> Integrator:
-        return self.lease.pace.integrators["share"]
+        return self.lease.pace.integrators[self.policy.targets[0].key]
 
     def merge(self, now: float = 0.0) -> None:
         self.shared.pace = pacing.merge(self.shared.pace, self.lease, self.policy, now=now)
-        self.lease = pacing.lease_of(self.shared.pace)
+        self.lease = pacing_state.lease_of(self.shared.pace)
 
     def decide(
         self,
@@ -120,9 +120,9 @@ def test_alpha_is_the_smallest_score_whose_percentile_reaches_the_level(
     level: float, quantiles: list[float], win_probability: float
 ) -> None:
     policy = _share(0.3)
-    pace = Pace(integrators={"share": Integrator(level=level)})
+    pace = Pace(integrators={"share:0.3": Integrator(level=level)})
     reference = Reference("v", quantiles)
-    alpha = pacing.effective_alpha(pacing.lease_of(pace), policy, reference, now=0.0)
+    alpha = pacing.effective_alpha(pacing_state.lease_of(pace), policy, reference, now=0.0)
     if level <= 0:
         assert alpha == 0.0
     elif level > 1:
@@ -324,7 +324,7 @@ def test_the_higher_alpha_of_two_targets_decides_and_the_other_does_not_wind_up(
     _spent(replica, rng, start=HOUR_START, calls=3_000, every=1.0)
     strong = sum(replica.decide(rng.uniform(0.5, 0.6), now=HOUR_START + 3_000 + call) for call in range(1_000))
     assert strong / 1_000 == pytest.approx(0.1, abs=0.02)
-    assert replica.lease.pace.integrators["share"].level >= -0.01 * 0.3 - 1e-9
+    assert replica.integrator.level >= -0.01 * 0.3 - 1e-9
 
 
 def test_a_fixed_alpha_stays_the_floor_of_what_goes_strong() -> None:

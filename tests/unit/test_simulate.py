@@ -133,6 +133,7 @@ def test_a_decision_log_gives_both_costs_and_whether_a_threshold_decided(tmp_pat
         _record(alpha_source="ALPHA_SOURCE_OVERRIDE"),
         _record(cost_source="COST_SOURCE_PENDING"),
         json.dumps({"tenant_id": "other"}),
+        json.dumps({"kind": "RECORD_KIND_FEEDBACK", "tenant_id": "acme", "rating": 1.0}),
     ]
     log.write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     found = streams.read_log(log, tenant="acme")

@@ -1,6 +1,7 @@
 """Rows to learn from and rows to measure on: whole, apart, and the same for the same seed."""
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -26,7 +27,7 @@ def _file(folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("name", ["b.parquet", "b.csv", "b.jsonl"])
 def test_both_parts_together_are_the_file(name: str, tmp_path: Path) -> None:
     divided = split(_file(tmp_path, name), labels=20, seed=1, out=tmp_path / "out")
-    readers = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
+    readers: dict[str, Any] = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".jsonl": pl.read_ndjson}
     labels, rest = (readers[Path(name).suffix](path) for path in (divided.labels, divided.rest))
     assert (len(labels), len(rest)) == (divided.labelled_rows, divided.rest_rows)
     assert labels.columns == rest.columns == ["prompt", "strong_correct", "weak_correct"]

@@ -1,11 +1,14 @@
 """The configuration file: what it means, and what each mistake is told."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import dispatcher_service
+from dispatcher_service.budget import Limit, Period
 from dispatcher_service.catalogue import Api, FixedAlpha, OnDisconnect, OnScorerFailure, StrongCallShare, Value
+from dispatcher_service.pacing_targets import ShareTarget, SpendTarget, pacing_policy
 from dispatcher_service.tenants import ConfigError, load_catalogue
 
 GOOD = """
@@ -46,6 +49,10 @@ on_scorer_failure = "reject"
 allow_alpha_override = true
 """
 
+SMALL_PRICE = "price = { input = 0.15, output = 0.60, reasoning = 0.7 }"
+DATED = "input = 1, output = 1, effective_from ="
+LIMITED = GOOD.replace("price = {", "max_output_tokens = 1000\nprice = {")
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -74,7 +81,7 @@ def test_a_file_becomes_values(file: Path) -> None:
 
 def test_prices_are_exact_and_missing_classes_cost_what_their_kind_costs(file: Path) -> None:
     file.write_text(GOOD)
-    big, small = [load_catalogue(file).models[name].price for name in ("big", "small")]
+    big, small = [load_catalogue(file).models[name].prices[0] for name in ("big", "small")]
     assert (big.input, big.cached_input, big.output, big.reasoning) == (
         2_500_000_000,
         1_250_000_000,
@@ -87,6 +94,44 @@ def test_prices_are_exact_and_missing_classes_cost_what_their_kind_costs(file: P
         600_000_000,
         700_000_000,
     )
+
+
+def test_prices_may_change_on_a_date_and_every_price_has_a_version(file: Path) -> None:
+    file.write_text(
+        GOOD.replace(
+            SMALL_PRICE,
+            "price = [{ input = 2, output = 2, effective_from = 2026-07-01 }, { input = 1, output = 1 }]",
+        )
+    )
+    small = load_catalogue(file).models["small"]
+    july = datetime(2026, 7, 1, tzinfo=UTC).timestamp()
+    assert [small.price_at(at).input for at in (0, july - 1, july)] == [10**9, 10**9, 2 * 10**9]
+    assert small.price_at(0).version != small.price_at(july).version
+
+
+def test_limits_are_exact_and_paced_with_a_share_or_an_alpha_beside_them(file: Path) -> None:
+    limits = "usd_per_hour = 0.000000001\nusd_per_month = 1234.56"
+    file.write_text(LIMITED.replace("alpha = 0.6", f"alpha = 0.6\n{limits}"))
+    support = load_catalogue(file).tenants["support"]
+    assert support.limits == (Limit(Period.HOUR, 1), Limit(Period.MONTH, 1_234_560_000_000))
+    assert support.pacing is not None
+    assert support.pacing.alpha == 0.6
+    assert [target.kind for target in support.pacing.targets] == ["spend_hour", "spend_month"]
+    research = load_catalogue(file).tenants["research"].pacing
+    assert research is not None
+    assert research.targets == (ShareTarget(0.5),)
+
+
+def test_a_limit_alone_is_a_dial_and_pace_false_leaves_only_the_hard_limit(file: Path) -> None:
+    file.write_text(LIMITED.replace("alpha = 0.6", "usd_per_day = 50"))
+    support = load_catalogue(file).tenants["support"]
+    # 3 % are left to the hard limit: at the limit itself it would bite before every midnight.
+    assert (support.dial, support.pacing) == (None, pacing_policy(share=None, alpha=None, limits=support.limits))
+    assert support.pacing is not None
+    assert support.pacing.targets == (SpendTarget(48_500_000_000, Period.DAY),)
+    file.write_text(LIMITED.replace("alpha = 0.6", "alpha = 0.6\nusd_per_day = 50\npace = false"))
+    support = load_catalogue(file).tenants["support"]
+    assert (support.dial, support.pacing, len(support.limits)) == (FixedAlpha(0.6), None, 1)
 
 
 def test_a_model_may_have_several_deployments_with_keys_headers_and_limits_of_their_own(file: Path) -> None:
@@ -139,8 +184,26 @@ def test_the_shipped_file_is_good() -> None:
         ("cached_input = 1.25", "cached = 1.25", "models.0.price.cached: unknown key: did you mean 'cached_input'?"),
         ("alpha = 0.6", "alpha = 1.6", "tenants.support.alpha: input should be less than or equal to 1, not '1.6'"),
         ("alpha = 0.6", "alpha = nan", "tenants.support.alpha: "),
-        ("alpha = 0.6", "", "tenants.support: set exactly one of strong_call_share and alpha"),
-        ("alpha = 0.6", "alpha = 0.6\nstrong_call_share = 0.1", "tenants.support: set exactly one of"),
+        ("alpha = 0.6", "", "tenants.support: set strong_call_share, alpha, or a limit such as usd_per_day"),
+        ("alpha = 0.6", "alpha = 0.6\nstrong_call_share = 0.1", "tenants.support: set one of strong_call_share and"),
+        ("alpha = 0.6", "usd_per_day = 5\npace = false", "tenants.support: set strong_call_share, alpha, or a limit"),
+        ("alpha = 0.6", "alpha = 0.6\nusd_per_day = 5", "but models.big.max_output_tokens is not set"),
+        ("alpha = 0.6", "alpha = 0.6\nusd_per_day = -1", "tenants.support.usd_per_day: "),
+        ("alpha = 0.6", "alpha = 0.6\nusd_per_day = 9_000_001", "tenants.support.usd_per_day: "),
+        ("alpha = 0.6", "alpha = 0.6\nusd_per_hour = 0.0000000001", "tenants.support.usd_per_hour: "),
+        ("alpha = 0.6", "alpha = 0.6\non_exhausted = 'borrow'", "tenants.support.overdraft_usd: missing: say how far"),
+        ("alpha = 0.6", "alpha = 0.6\noverdraft_usd = 1", "tenants.support.overdraft_usd: only for"),
+        (SMALL_PRICE, "price = []", "models.1.price: list should have at least 1 item"),
+        (
+            SMALL_PRICE,
+            f"price = [{{ {DATED} 2026-01-01T10:00:00 }}]",
+            "price.0.effective_from: write a date",
+        ),
+        (
+            SMALL_PRICE,
+            f"price = [{{ {DATED} 2026-01-01 }}, {{ {DATED} 2026-01-01T01:00:00+01:00 }}]",
+            "models.small.price: two entries have the same effective_from: keep one",
+        ),
         ('model = "small"', 'model = "smal"', "no such model 'smal': did you mean 'small'?"),
         ('strong_model = "big"', 'strong_model = "small"', "same as strong_model: name two models"),
         ('"reject"', '"panic"', "tenants.support.on_scorer_failure: "),
@@ -148,6 +211,11 @@ def test_the_shipped_file_is_good() -> None:
         ("input = 0.15", "input = -1", "models.1.price.input: "),
         ("input = 0.15", "input = 0.00000000001", "models.1.price.input: "),
         ('name = "small-local"', 'name = "big-eu"', "deployments: 'big-eu' stands twice: remove one"),
+        ('"dns:///scorer:50051"', '"embedded"\ntls = {}', "scorer: tls is for scorers that are called over a network"),
+        ("timeout = 0.5", 'artifact = "/a"', "scorer: artifact is for address = "),
+        ("timeout = 0.5", 'tls = { certificate = "/c" }', "scorer.tls: certificate and key belong together"),
+        ("timeout = 0.5", 'canaries = [{ name = "main", weight = 0.1 }]', "'main' stands twice, or is the main"),
+        ("timeout = 0.5", 'canaries = [{ name = "v2", weight = 2 }]', "scorer.canaries.0.weight: "),
         ("http://127.0.0.1:8080/v1", "127.0.0.1:8080", "deployments.1.base_url: write an http(s) URL"),
         ("http://127.0.0.1:8080/v1", "http://me:canary@127.0.0.1/v1", "deployments.1.base_url: write an http(s) URL"),
         (

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pointsman.dispatcher.v1 import chat_pb2 as pointsman_dot_dispatcher_dot_v1_dot_chat__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pointsman/dispatcher/v1/decision.proto\x12\x17pointsman.dispatcher.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"pointsman/dispatcher/v1/chat.proto\"\xb5\x03\n\x08\x44\x65\x63ision\x12+\n\x04tier\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Tier\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.pointsman.dispatcher.v1.Reason\x12\x12\n\x05\x61lpha\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12:\n\x0c\x61lpha_source\x18\x05 \x01(\x0e\x32$.pointsman.dispatcher.v1.AlphaSource\x12\x1c\n\x0fwin_probability\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06scorer\x18\x07 \x01(\t\x12\x16\n\x0escorer_version\x18\x08 \x01(\t\x12\x15\n\rpair_mismatch\x18\t \x01(\x08\x12\x15\n\rcost_nano_usd\x18\n \x01(\x03\x12 \n\x18other_tier_cost_nano_usd\x18\x0b \x01(\x03\x12\x38\n\x0b\x63ost_source\x18\x0c \x01(\x0e\x32#.pointsman.dispatcher.v1.CostSourceB\x08\n\x06_alphaB\x12\n\x10_win_probability\"\x80\x07\n\x0e\x44\x65\x63isionRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12/\n\x0breceived_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12-\n\x05usage\x18\t \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12=\n\x0e\x66inish_reasons\x18\n \x03(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12\x43\n\x06labels\x18\x0b \x03(\x0b\x32\x33.pointsman.dispatcher.v1.DecisionRecord.LabelsEntry\x12\x15\n\rtotal_seconds\x18\x0c \x01(\x01\x12\x16\n\x0escorer_seconds\x18\r \x01(\x01\x12\x18\n\x10upstream_seconds\x18\x0e \x01(\x01\x12#\n\x1btime_to_first_token_seconds\x18\x0f \x01(\x01\x12\x15\n\rmessage_count\x18\x10 \x01(\x05\x12\x12\n\ntext_bytes\x18\x11 \x01(\x03\x12\x31\n\x04kind\x18\x1e \x01(\x0e\x32#.pointsman.dispatcher.v1.RecordKind\x12\x17\n\x0f\x63onversation_id\x18\x1f \x01(\t\x12\x14\n\x0cin_tool_loop\x18  \x01(\x08\x12\x38\n\x07shadows\x18! \x03(\x0b\x32\'.pointsman.dispatcher.v1.ShadowDecision\x12\x10\n\x08trace_id\x18\" \x01(\t\x12\x33\n\x04text\x18# \x01(\x0b\x32%.pointsman.dispatcher.v1.RecordedText\x12\x39\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18$ \x01(\x0b\x32\'.pointsman.dispatcher.v1.FeedbackRecord\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x0eShadowDecision\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.pointsman.dispatcher.v1.ShadowKind\x12+\n\x04tier\x18\x02 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Tier\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\x12\x17\n\x0fwin_probability\x18\x04 \x01(\x01\x12\x0e\n\x06scorer\x18\x05 \x01(\t\x12\x16\n\x0escorer_version\x18\x06 \x01(\t\"J\n\x0cRecordedText\x12:\n\x08messages\x18\x01 \x03(\x0b\x32(.pointsman.dispatcher.v1.RecordedMessage\"L\n\x0fRecordedMessage\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xf3\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kRecord\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.pointsman.dispatcher.v1.RecordKind\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x06rating\x18\x05 \x01(\x01H\x00\x12\x39\n\npreference\x18\x06 \x01(\x0e\x32#.pointsman.dispatcher.v1.PreferenceH\x00\x42\t\n\x07opinion*<\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_WEAK\x10\x01\x12\x0f\n\x0bTIER_STRONG\x10\x02*\xc0\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASON_AT_OR_ABOVE_ALPHA\x10\x01\x12\x16\n\x12REASON_BELOW_ALPHA\x10\x02\x12\x1d\n\x19REASON_SCORER_UNAVAILABLE\x10\x03\x12\x13\n\x0fREASON_FALLBACK\x10\x06\x12\x1e\n\x1aREASON_STICKY_CONVERSATION\x10\x07\x12\x14\n\x10REASON_TOOL_LOOP\x10\x08*v\n\x0b\x41lphaSource\x12\x1c\n\x18\x41LPHA_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LPHA_SOURCE_FIXED\x10\x01\x12\x16\n\x12\x41LPHA_SOURCE_SHARE\x10\x02\x12\x19\n\x15\x41LPHA_SOURCE_OVERRIDE\x10\x03*w\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OST_SOURCE_PENDING\x10\x01\x12\x18\n\x14\x43OST_SOURCE_REPORTED\x10\x02\x12\x19\n\x15\x43OST_SOURCE_ESTIMATED\x10\x03*]\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECORD_KIND_DECISION\x10\x01\x12\x18\n\x14RECORD_KIND_FEEDBACK\x10\x02*W\n\nShadowKind\x12\x1b\n\x17SHADOW_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SHADOW_KIND_DIAL\x10\x01\x12\x16\n\x12SHADOW_KIND_SCORER\x10\x02*i\n\nPreference\x12\x1a\n\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x15\n\x11PREFERENCE_CHOSEN\x10\x01\x12\x14\n\x10PREFERENCE_OTHER\x10\x02\x12\x12\n\x0ePREFERENCE_TIE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pointsman/dispatcher/v1/decision.proto\x12\x17pointsman.dispatcher.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"pointsman/dispatcher/v1/chat.proto\"\xcc\x03\n\x08\x44\x65\x63ision\x12+\n\x04tier\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Tier\x12\r\n\x05model\x18\x02 \x01(\t\x12/\n\x06reason\x18\x03 \x01(\x0e\x32\x1f.pointsman.dispatcher.v1.Reason\x12\x12\n\x05\x61lpha\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12:\n\x0c\x61lpha_source\x18\x05 \x01(\x0e\x32$.pointsman.dispatcher.v1.AlphaSource\x12\x1c\n\x0fwin_probability\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0e\n\x06scorer\x18\x07 \x01(\t\x12\x16\n\x0escorer_version\x18\x08 \x01(\t\x12\x15\n\rpair_mismatch\x18\t \x01(\x08\x12\x15\n\rcost_nano_usd\x18\n \x01(\x03\x12 \n\x18other_tier_cost_nano_usd\x18\x0b \x01(\x03\x12\x38\n\x0b\x63ost_source\x18\x0c \x01(\x0e\x32#.pointsman.dispatcher.v1.CostSource\x12\x15\n\rprice_version\x18\r \x01(\tB\x08\n\x06_alphaB\x12\n\x10_win_probability\"\xe4\x01\n\x07\x41ttempt\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x15\n\rcost_nano_usd\x18\x04 \x01(\x03\x12\x38\n\x0b\x63ost_source\x18\x05 \x01(\x0e\x32#.pointsman.dispatcher.v1.CostSource\x12\x15\n\rprice_version\x18\x06 \x01(\t\x12-\n\x05usage\x18\x07 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12\x0f\n\x07seconds\x18\x08 \x01(\x01\"\xb4\x07\n\x0e\x44\x65\x63isionRecord\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12/\n\x0breceived_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06method\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x07 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x12\n\ndeployment\x18\x08 \x01(\t\x12-\n\x05usage\x18\t \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12=\n\x0e\x66inish_reasons\x18\n \x03(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12\x43\n\x06labels\x18\x0b \x03(\x0b\x32\x33.pointsman.dispatcher.v1.DecisionRecord.LabelsEntry\x12\x15\n\rtotal_seconds\x18\x0c \x01(\x01\x12\x16\n\x0escorer_seconds\x18\r \x01(\x01\x12\x18\n\x10upstream_seconds\x18\x0e \x01(\x01\x12#\n\x1btime_to_first_token_seconds\x18\x0f \x01(\x01\x12\x15\n\rmessage_count\x18\x10 \x01(\x05\x12\x12\n\ntext_bytes\x18\x11 \x01(\x03\x12\x32\n\x08\x61ttempts\x18\x12 \x03(\x0b\x32 .pointsman.dispatcher.v1.Attempt\x12\x31\n\x04kind\x18\x1e \x01(\x0e\x32#.pointsman.dispatcher.v1.RecordKind\x12\x17\n\x0f\x63onversation_id\x18\x1f \x01(\t\x12\x14\n\x0cin_tool_loop\x18  \x01(\x08\x12\x38\n\x07shadows\x18! \x03(\x0b\x32\'.pointsman.dispatcher.v1.ShadowDecision\x12\x10\n\x08trace_id\x18\" \x01(\t\x12\x33\n\x04text\x18# \x01(\x0b\x32%.pointsman.dispatcher.v1.RecordedText\x12\x39\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18$ \x01(\x0b\x32\'.pointsman.dispatcher.v1.FeedbackRecord\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc0\x01\n\x0eShadowDecision\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.pointsman.dispatcher.v1.ShadowKind\x12+\n\x04tier\x18\x02 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Tier\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\x12\x17\n\x0fwin_probability\x18\x04 \x01(\x01\x12\x0e\n\x06scorer\x18\x05 \x01(\t\x12\x16\n\x0escorer_version\x18\x06 \x01(\t\"J\n\x0cRecordedText\x12:\n\x08messages\x18\x01 \x03(\x0b\x32(.pointsman.dispatcher.v1.RecordedMessage\"L\n\x0fRecordedMessage\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xf3\x01\n\x0e\x46\x65\x65\x64\x62\x61\x63kRecord\x12\x31\n\x04kind\x18\x01 \x01(\x0e\x32#.pointsman.dispatcher.v1.RecordKind\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12/\n\x0brecorded_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x06rating\x18\x05 \x01(\x01H\x00\x12\x39\n\npreference\x18\x06 \x01(\x0e\x32#.pointsman.dispatcher.v1.PreferenceH\x00\x42\t\n\x07opinion*<\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\r\n\tTIER_WEAK\x10\x01\x12\x0f\n\x0bTIER_STRONG\x10\x02*\xfb\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18REASON_AT_OR_ABOVE_ALPHA\x10\x01\x12\x16\n\x12REASON_BELOW_ALPHA\x10\x02\x12\x1d\n\x19REASON_SCORER_UNAVAILABLE\x10\x03\x12\x1a\n\x16REASON_BUDGET_DEGRADED\x10\x04\x12\x1d\n\x19REASON_LEDGER_UNAVAILABLE\x10\x05\x12\x13\n\x0fREASON_FALLBACK\x10\x06\x12\x1e\n\x1aREASON_STICKY_CONVERSATION\x10\x07\x12\x14\n\x10REASON_TOOL_LOOP\x10\x08*\x8e\x01\n\x0b\x41lphaSource\x12\x1c\n\x18\x41LPHA_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41LPHA_SOURCE_FIXED\x10\x01\x12\x16\n\x12\x41LPHA_SOURCE_SHARE\x10\x02\x12\x19\n\x15\x41LPHA_SOURCE_OVERRIDE\x10\x03\x12\x16\n\x12\x41LPHA_SOURCE_PACED\x10\x04*w\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43OST_SOURCE_PENDING\x10\x01\x12\x18\n\x14\x43OST_SOURCE_REPORTED\x10\x02\x12\x19\n\x15\x43OST_SOURCE_ESTIMATED\x10\x03*]\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14RECORD_KIND_DECISION\x10\x01\x12\x18\n\x14RECORD_KIND_FEEDBACK\x10\x02*W\n\nShadowKind\x12\x1b\n\x17SHADOW_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10SHADOW_KIND_DIAL\x10\x01\x12\x16\n\x12SHADOW_KIND_SCORER\x10\x02*i\n\nPreference\x12\x1a\n\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x15\n\x11PREFERENCE_CHOSEN\x10\x01\x12\x14\n\x10PREFERENCE_OTHER\x10\x02\x12\x12\n\x0ePREFERENCE_TIE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DECISIONRECORD_LABELSENTRY']._loaded_options = None
   _globals['_DECISIONRECORD_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TIER']._serialized_start=2070
-  _globals['_TIER']._serialized_end=2130
-  _globals['_REASON']._serialized_start=2133
-  _globals['_REASON']._serialized_end=2325
-  _globals['_ALPHASOURCE']._serialized_start=2327
-  _globals['_ALPHASOURCE']._serialized_end=2445
-  _globals['_COSTSOURCE']._serialized_start=2447
-  _globals['_COSTSOURCE']._serialized_end=2566
-  _globals['_RECORDKIND']._serialized_start=2568
-  _globals['_RECORDKIND']._serialized_end=2661
-  _globals['_SHADOWKIND']._serialized_start=2663
-  _globals['_SHADOWKIND']._serialized_end=2750
-  _globals['_PREFERENCE']._serialized_start=2752
-  _globals['_PREFERENCE']._serialized_end=2857
+  _globals['_TIER']._serialized_start=2376
+  _globals['_TIER']._serialized_end=2436
+  _globals['_REASON']._serialized_start=2439
+  _globals['_REASON']._serialized_end=2690
+  _globals['_ALPHASOURCE']._serialized_start=2693
+  _globals['_ALPHASOURCE']._serialized_end=2835
+  _globals['_COSTSOURCE']._serialized_start=2837
+  _globals['_COSTSOURCE']._serialized_end=2956
+  _globals['_RECORDKIND']._serialized_start=2958
+  _globals['_RECORDKIND']._serialized_end=3051
+  _globals['_SHADOWKIND']._serialized_start=3053
+  _globals['_SHADOWKIND']._serialized_end=3140
+  _globals['_PREFERENCE']._serialized_start=3142
+  _globals['_PREFERENCE']._serialized_end=3247
   _globals['_DECISION']._serialized_start=137
-  _globals['_DECISION']._serialized_end=574
-  _globals['_DECISIONRECORD']._serialized_start=577
-  _globals['_DECISIONRECORD']._serialized_end=1473
-  _globals['_DECISIONRECORD_LABELSENTRY']._serialized_start=1428
-  _globals['_DECISIONRECORD_LABELSENTRY']._serialized_end=1473
-  _globals['_SHADOWDECISION']._serialized_start=1476
-  _globals['_SHADOWDECISION']._serialized_end=1668
-  _globals['_RECORDEDTEXT']._serialized_start=1670
-  _globals['_RECORDEDTEXT']._serialized_end=1744
-  _globals['_RECORDEDMESSAGE']._serialized_start=1746
-  _globals['_RECORDEDMESSAGE']._serialized_end=1822
-  _globals['_FEEDBACKRECORD']._serialized_start=1825
-  _globals['_FEEDBACKRECORD']._serialized_end=2068
+  _globals['_DECISION']._serialized_end=597
+  _globals['_ATTEMPT']._serialized_start=600
+  _globals['_ATTEMPT']._serialized_end=828
+  _globals['_DECISIONRECORD']._serialized_start=831
+  _globals['_DECISIONRECORD']._serialized_end=1779
+  _globals['_DECISIONRECORD_LABELSENTRY']._serialized_start=1734
+  _globals['_DECISIONRECORD_LABELSENTRY']._serialized_end=1779
+  _globals['_SHADOWDECISION']._serialized_start=1782
+  _globals['_SHADOWDECISION']._serialized_end=1974
+  _globals['_RECORDEDTEXT']._serialized_start=1976
+  _globals['_RECORDEDTEXT']._serialized_end=2050
+  _globals['_RECORDEDMESSAGE']._serialized_start=2052
+  _globals['_RECORDEDMESSAGE']._serialized_end=2128
+  _globals['_FEEDBACKRECORD']._serialized_start=2131
+  _globals['_FEEDBACKRECORD']._serialized_end=2374
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,14 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """`win_probability < alpha`, so weak."""
     REASON_SCORER_UNAVAILABLE: _Reason.ValueType  # 3
     """No win probability in time; the tenant's `on_scorer_failure` chose."""
+    REASON_BUDGET_DEGRADED: _Reason.ValueType  # 4
+    """Strong was chosen, but the tenant's limits had no room for it, and its
+    `on_exhausted` is `degrade`: weak.
+    """
+    REASON_LEDGER_UNAVAILABLE: _Reason.ValueType  # 5
+    """Strong was chosen, but the ledger could not be reached, and the tenant's
+    `on_ledger_failure` is `weak`.
+    """
     REASON_FALLBACK: _Reason.ValueType  # 6
     """No deployment of the chosen model answered; `model` stands in for it, by
     that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
@@ -79,6 +87,14 @@ REASON_BELOW_ALPHA: Reason.ValueType  # 2
 """`win_probability < alpha`, so weak."""
 REASON_SCORER_UNAVAILABLE: Reason.ValueType  # 3
 """No win probability in time; the tenant's `on_scorer_failure` chose."""
+REASON_BUDGET_DEGRADED: Reason.ValueType  # 4
+"""Strong was chosen, but the tenant's limits had no room for it, and its
+`on_exhausted` is `degrade`: weak.
+"""
+REASON_LEDGER_UNAVAILABLE: Reason.ValueType  # 5
+"""Strong was chosen, but the ledger could not be reached, and the tenant's
+`on_ledger_failure` is `weak`.
+"""
 REASON_FALLBACK: Reason.ValueType  # 6
 """No deployment of the chosen model answered; `model` stands in for it, by
 that model's `fallbacks` or the tenant's `fallback_to_other_tier`.
@@ -103,6 +119,8 @@ class _AlphaSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlphaSour
     """The tenant's `strong_call_share`, through the scorer's quantiles."""
     ALPHA_SOURCE_OVERRIDE: _AlphaSource.ValueType  # 3
     """The request's own alpha."""
+    ALPHA_SOURCE_PACED: _AlphaSource.ValueType  # 4
+    """Pacing: moved so that the tenant's share or spend limits hold."""
 
 class AlphaSource(_AlphaSource, metaclass=_AlphaSourceEnumTypeWrapper):
     """AlphaSource says where the alpha of a decision comes from."""
@@ -115,6 +133,8 @@ ALPHA_SOURCE_SHARE: AlphaSource.ValueType  # 2
 """The tenant's `strong_call_share`, through the scorer's quantiles."""
 ALPHA_SOURCE_OVERRIDE: AlphaSource.ValueType  # 3
 """The request's own alpha."""
+ALPHA_SOURCE_PACED: AlphaSource.ValueType  # 4
+"""Pacing: moved so that the tenant's share or spend limits hold."""
 Global___AlphaSource: _TypeAlias = AlphaSource  # noqa: Y015
 
 class _CostSource:
@@ -239,6 +259,7 @@ class Decision(_message.Message):
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
     OTHER_TIER_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     COST_SOURCE_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     """The chosen side."""
     model: _builtins.str
@@ -247,7 +268,8 @@ class Decision(_message.Message):
     """Why."""
     alpha: _builtins.float
     """The threshold that was compared. Range [0, 1], or the next float after 1
-    for "never strong". Unset when no threshold took part.
+    for "never strong". Unset when no threshold took part. It stays set where
+    something else then had the last word, such as a limit without room.
     """
     alpha_source: Global___AlphaSource.ValueType
     """Where that threshold comes from."""
@@ -260,13 +282,17 @@ class Decision(_message.Message):
     pair_mismatch: _builtins.bool
     """True if the tenant's pair is not the pair the scorer was fitted on."""
     cost_nano_usd: _builtins.int
-    """What the call cost. Unit: nano-USD."""
+    """What the call cost, all its attempts together. Unit: nano-USD."""
     other_tier_cost_nano_usd: _builtins.int
     """What the other tier's model would have cost for the same token counts, an
     estimate. Unit: nano-USD.
     """
     cost_source: Global___CostSource.ValueType
     """How far to trust both costs."""
+    price_version: _builtins.str
+    """Names the prices of the chosen model by which this call is billed: a hash
+    of the numbers and of the date from which they hold. Never empty.
+    """
     def __init__(
         self,
         *,
@@ -282,10 +308,11 @@ class Decision(_message.Message):
         cost_nano_usd: _builtins.int = ...,
         other_tier_cost_nano_usd: _builtins.int = ...,
         cost_source: Global___CostSource.ValueType = ...,
+        price_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "win_probability", b"win_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -297,6 +324,58 @@ class Decision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__win_probability) -> _WhichOneofReturnType__win_probability | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """Attempt is one call of an upstream. A request may need several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    COST_SOURCE_FIELD_NUMBER: _builtins.int
+    PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that was called, by its name in the catalogue."""
+    deployment: _builtins.str
+    """The deployment that was called."""
+    status: _builtins.str
+    """The gRPC status name, `OK` if it answered."""
+    cost_nano_usd: _builtins.int
+    """What it cost; 0 if certainly nothing was used. Unit: nano-USD."""
+    cost_source: Global___CostSource.ValueType
+    """How far to trust the cost; PENDING if certainly nothing was used."""
+    price_version: _builtins.str
+    """The prices by which it is billed. See `Decision.price_version`."""
+    seconds: _builtins.float
+    """Waiting for the upstream. Unit: seconds."""
+    @_builtins.property
+    def usage(self) -> _chat_pb2.Usage:
+        """Tokens used. Unset if nothing was used."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        deployment: _builtins.str = ...,
+        status: _builtins.str = ...,
+        cost_nano_usd: _builtins.int = ...,
+        cost_source: Global___CostSource.ValueType = ...,
+        price_version: _builtins.str = ...,
+        usage: _chat_pb2.Usage | None = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "deployment", b"deployment", "model", b"model", "price_version", b"price_version", "seconds", b"seconds", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
 
 @_typing.final
 class DecisionRecord(_message.Message):
@@ -345,6 +424,7 @@ class DecisionRecord(_message.Message):
     TIME_TO_FIRST_TOKEN_SECONDS_FIELD_NUMBER: _builtins.int
     MESSAGE_COUNT_FIELD_NUMBER: _builtins.int
     TEXT_BYTES_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     IN_TOOL_LOOP_FIELD_NUMBER: _builtins.int
@@ -363,7 +443,7 @@ class DecisionRecord(_message.Message):
     error_reason: _builtins.str
     """The ErrorInfo reason. Empty on success."""
     deployment: _builtins.str
-    """The deployment that was called. Empty if none was."""
+    """The deployment that was called last. Empty if none was."""
     total_seconds: _builtins.float
     """Arrival to last byte. Unit: seconds."""
     scorer_seconds: _builtins.float
@@ -407,6 +487,10 @@ class DecisionRecord(_message.Message):
         """The caller's labels."""
 
     @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """Every call of an upstream, in order. Their costs sum to the decision's."""
+
+    @_builtins.property
     def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowDecision]:
         """What other settings would have chosen; nothing acted on it. At most one of
         each kind.
@@ -442,6 +526,7 @@ class DecisionRecord(_message.Message):
         time_to_first_token_seconds: _builtins.float = ...,
         message_count: _builtins.int = ...,
         text_bytes: _builtins.int = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
         kind: Global___RecordKind.ValueType = ...,
         conversation_id: _builtins.str = ...,
         in_tool_loop: _builtins.bool = ...,
@@ -452,7 +537,7 @@ class DecisionRecord(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "feedback", b"feedback", "received_at", b"received_at", "text", b"text", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "feedback", b"feedback", "finish_reasons", b"finish_reasons", "in_tool_loop", b"in_tool_loop", "kind", b"kind", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "shadows", b"shadows", "status", b"status", "tenant_id", b"tenant_id", "text", b"text", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "trace_id", b"trace_id", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "conversation_id", b"conversation_id", "decision", b"decision", "deployment", b"deployment", "error_reason", b"error_reason", "feedback", b"feedback", "finish_reasons", b"finish_reasons", "in_tool_loop", b"in_tool_loop", "kind", b"kind", "labels", b"labels", "message_count", b"message_count", "method", b"method", "received_at", b"received_at", "request_id", b"request_id", "scorer_seconds", b"scorer_seconds", "shadows", b"shadows", "status", b"status", "tenant_id", b"tenant_id", "text", b"text", "text_bytes", b"text_bytes", "time_to_first_token_seconds", b"time_to_first_token_seconds", "total_seconds", b"total_seconds", "trace_id", b"trace_id", "upstream_seconds", b"upstream_seconds", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

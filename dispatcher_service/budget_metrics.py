@@ -1,0 +1,139 @@
+"""What Prometheus and the log see of budgets and pacing. See metrics.py for the rules of names and labels.
+
+Every soft threshold is told once per window: the ledger says by how much each settle moved an account, so that exactly
+one of many dispatchers sees it pass. What is spent seldom comes to rest at 100 %: that is told at the first refusal.
+"""
+
+import logging
+from collections.abc import Collection, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from dispatcher_service import budget
+from dispatcher_service.budget import BudgetWindow, Limit
+from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
+from dispatcher_service.metrics import MAX_TENANT_LABELS, OTHER, PREFIX
+from dispatcher_service.pacing_state import Integrator
+from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd
+from pointsman.runtime.logs import fields
+
+logger = logging.getLogger(__name__)
+
+_STEP_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
+_MOST_TOLD = 10_000
+
+
+class BudgetMetrics:
+    """Implements `ports.BudgetObserver` and `pacer.Observe`."""
+
+    def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
+        """`tenants` as for `metrics.Metrics`: gauges exist for those with a label of their own."""
+        self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+        self._told: dict[tuple[str, BudgetWindow, int], None] = {}
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+
+        account = ("tenant", "period")
+        self._spent = gauge("budget_spent_usd", "Spent in the current window, in US dollars.", *account)
+        self._reserved = gauge("budget_reserved_usd", "Reserved in the current window, in US dollars.", *account)
+        self._limit = gauge("budget_limit_usd", "The limit of a window, in US dollars.", *account)
+        self._thresholds = counter(
+            "budget_thresholds", "Windows in which spending passed 50, 80 or 100 % of a limit.", *account, "percent"
+        )
+        self._refusals = counter("budget_refusals", "Reservations that did not fit a limit.", *account)
+        self._overruns = gauge(
+            "ledger_overruns", "How often limits were passed since the ledger began, by cause.", "cause"
+        )
+        self._overrun_usd = gauge("ledger_overrun_usd", "By how much, in US dollars.", "cause")
+        self._expired = counter("ledger_expired", "Reservations that this dispatcher found expired.")
+        self._seconds = Histogram(
+            f"{PREFIX}_ledger_seconds",
+            "Steps of the ledger.",
+            ("step",),
+            buckets=_STEP_SECONDS,
+            registry=registry,
+        )
+        self._errors = counter("ledger_errors", "Steps of the ledger that failed.", "step")
+        target = ("tenant", "target")
+        self._infeasible = gauge(
+            "pacing_infeasible", "1 if all calls go weak and spending is still faster than the target.", *target
+        )
+        self._dropped = gauge(
+            "pacing_dropped_calls",
+            "Calls' worth of forced decisions that pacing does not pay back, since the pace began.",
+            *target,
+            "direction",
+        )
+
+    def balances(self, tenant_id: str, limits: tuple[Limit, ...], balances: Balances, spent: NanoUsd) -> None:
+        """See `ports.BudgetObserver`."""
+        if tenant_id in self._tenants:
+            for balance in balances:
+                period = balance.window.period.value
+                self._spent.labels(tenant_id, period).set(balance.spent / NANO_USD_PER_USD)
+                self._reserved.labels(tenant_id, period).set(balance.reserved / NANO_USD_PER_USD)
+        for limit in limits:
+            balance = next(balance for balance in balances if balance.window.period is limit.period)
+            if tenant_id in self._tenants:
+                self._limit.labels(tenant_id, limit.period.value).set(limit.amount / NANO_USD_PER_USD)
+            for percent in budget.thresholds_crossed(
+                before=balance.spent - spent, after=balance.spent, limit=limit.amount
+            ):
+                self._tell(tenant_id, balance.window, percent)
+
+    def exhausted(self, tenant_id: str, window: BudgetWindow) -> None:
+        """See `ports.BudgetObserver`."""
+        self._refusals.labels(self._label(tenant_id), window.period.value).inc()
+        self._tell(tenant_id, window, 100)
+
+    def overrun(self, tenant_id: str, cause: OverrunCause, amount: NanoUsd) -> None:
+        """See `ports.BudgetObserver`. Counted by the ledger: here it is logged."""
+        logger.warning(
+            "a call took a tenant above a limit",
+            extra=fields(tenant=tenant_id, cause=cause.value, above_usd=budget.format_usd(amount)),
+        )
+
+    def overruns(self, totals: Mapping[OverrunCause, Overrun]) -> None:
+        """See `ports.BudgetObserver`."""
+        for cause, overrun in totals.items():
+            self._overruns.labels(cause.value).set(overrun.count)
+            self._overrun_usd.labels(cause.value).set(overrun.amount / NANO_USD_PER_USD)
+
+    def expired(self, count: int) -> None:
+        """See `ports.BudgetObserver`."""
+        self._expired.inc(count)
+
+    def ledger_called(self, step: str, seconds: float, *, failed: bool) -> None:
+        """See `ports.BudgetObserver`."""
+        self._seconds.labels(step).observe(seconds)
+        if failed:
+            self._errors.labels(step).inc()
+
+    def paced(self, tenant_id: str, integrators: Mapping[str, Integrator]) -> None:
+        """See `pacer.Observe`."""
+        if tenant_id not in self._tenants:
+            return
+        for kind, integrator in integrators.items():
+            self._infeasible.labels(tenant_id, kind).set(integrator.infeasible)
+            self._dropped.labels(tenant_id, kind, "strong").set(integrator.dropped_strong)
+            self._dropped.labels(tenant_id, kind, "weak").set(integrator.dropped_weak)
+
+    def _tell(self, tenant_id: str, window: BudgetWindow, percent: int) -> None:
+        key = (tenant_id, window, percent)
+        if key in self._told:
+            return
+        self._told[key] = None
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        self._thresholds.labels(self._label(tenant_id), window.period.value, str(percent)).inc()
+        logger.warning(
+            "a tenant passed a soft threshold of a limit",
+            extra=fields(tenant=tenant_id, period=window.period.value, percent=percent, window_end=window.end),
+        )
+
+    def _label(self, tenant_id: str) -> str:
+        return tenant_id if tenant_id in self._tenants else OTHER
