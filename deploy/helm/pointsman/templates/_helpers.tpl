@@ -69,25 +69,36 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 
 {{/*
-gRPC probes against the health service. With mutual TLS the kubelet has no client certificate: the probe is then a
-TCP connection, and readiness rests on the process, which listens before it serves; see deploy/README.md.
+gRPC probes against the health service; takes (list tls port server-name). Kubernetes' own have no client certificate, so
+that under mutual TLS a command in the container asks, with the service's own.
 */}}
 {{- define "pointsman.probes" -}}
 {{- $tls := index . 0 -}}
 {{- $port := index . 1 -}}
-{{- $check := $tls | ternary (printf "exec: {command: [python, -m, pointsman.runtime.probe, \"127.0.0.1:%d\"]}" (int $port)) (printf "grpc: {port: %d}" (int $port)) -}}
 startupProbe:
-  {{ $check }}
+  {{- include "pointsman.check" . | nindent 2 }}
   periodSeconds: 2
+  timeoutSeconds: 5
   failureThreshold: 30
 readinessProbe:
-  {{ $check }}
-  periodSeconds: 5
-  timeoutSeconds: 3
+  {{- include "pointsman.check" . | nindent 2 }}
+  # A command costs a process each time.
+  periodSeconds: {{ ternary 10 5 $tls }}
+  timeoutSeconds: 5
   failureThreshold: 2
 livenessProbe:
   # Only that the process still accepts connections: a drain, or a ledger that is away, must not restart it.
   tcpSocket: {port: {{ $port }}}
   periodSeconds: 10
   failureThreshold: 6
+{{- end -}}
+
+{{- define "pointsman.check" -}}
+{{- $port := index . 1 -}}
+{{- if index . 0 -}}
+exec:
+  command: [python, -m, pointsman.runtime.probe, "127.0.0.1:{{ $port }}", --ca, /tls/ca.crt, --certificate, /tls/tls.crt, --key, /tls/tls.key, --server-name, {{ index . 2 }}]
+{{- else -}}
+grpc: {port: {{ $port }}}
+{{- end -}}
 {{- end -}}
