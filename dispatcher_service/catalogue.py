@@ -2,12 +2,13 @@
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher_service import pricing
 from dispatcher_service.budget import Limit, OnExhausted
 from dispatcher_service.chat import PartKind
 from dispatcher_service.identity import AuthPolicy
+from dispatcher_service.overrides import Override
 from dispatcher_service.pacing_targets import PacingPolicy
 from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import ModelPair
@@ -216,6 +217,8 @@ class TenantPolicy:
     shadow: Shadow | None = None
     idempotency_retention: float = 600.0
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
+    overrides: tuple[Override, ...] = ()
+    """What operators turned it to, the tenant's own before everyone's; some may have expired."""
 
 
 EMBEDDED = "embedded"
@@ -287,6 +290,12 @@ class Catalogue:
     tenants: Mapping[str, TenantPolicy]
     auth: AuthPolicy
     retries: RetryPolicy = RetryPolicy()
+    drains: bool = field(init=False)
+    """Whether any model's answers are read on without their caller."""
+
+    def __post_init__(self) -> None:
+        drains = any(model.on_disconnect is OnDisconnect.DRAIN for model in self.models.values())
+        object.__setattr__(self, "drains", drains)
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

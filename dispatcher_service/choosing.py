@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from dispatcher_service import routing, stickiness
+from dispatcher_service import overrides, routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
 from dispatcher_service.costing import Expectations
@@ -32,6 +32,7 @@ class Chooser:
             Unauthenticated: there is no such tenant.
             Forbidden: the tenant's policy does not allow what is asked.
             InvalidRequest: a model of the tenant cannot take the request.
+            ModelsOff: operators have turned off both of the tenant's models.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
         request, catalogue = progress.request, progress.catalogue
@@ -40,13 +41,17 @@ class Chooser:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
+        off = overrides.models_off(policy.overrides, now=progress.received_at)
         past = stickiness.forced(
             request.held,
             in_tool_loop=request.chat.in_tool_loop,
             sticky=policy.sticky,
             pair=policy.pair,
-            models=catalogue.deployments,
+            models=catalogue.deployments.keys() - off,
         )
+        if policy.overrides and (past is None or past[0].reason is not Reason.TOOL_LOOP):
+            override = overrides.forced(policy.overrides, policy.pair, now=progress.received_at)
+            past = past if override is None else (override, policy.pair)
         pair = policy.pair if past is None else past[1]
         _check_fit(policy, pair, catalogue, request.chat)
         estimate = self._estimate(pair, progress)

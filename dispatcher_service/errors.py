@@ -12,6 +12,8 @@
     ├── FirstFailed               the first status   the same request failed before, and that cost something
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
+    ├── Busy                      ABORTED            others change the same policies at the same time
+    ├── ModelsOff                 UNAVAILABLE        operators have turned off both models
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
     └── UpstreamError             UNAVAILABLE        a model could not be reached
         ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
@@ -150,6 +152,24 @@ class LedgerUnavailable(PointsmanError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"the ledger is unavailable: {what}")
+
+
+class Busy(PointsmanError):
+    """Others change the same thing at the same time."""
+
+    status = "ABORTED"
+    reason = "BUSY"
+    retry_after = 0.1
+
+
+class ModelsOff(PointsmanError):
+    """Operators have turned off both models of the tenant."""
+
+    status = "UNAVAILABLE"
+    reason = "MODELS_OFF"
+
+    def __init__(self, strong: str, weak: str) -> None:
+        super().__init__(f"models {strong} and {weak} are turned off for the time being")
 
 
 class ScorerUnavailable(PointsmanError):

@@ -25,6 +25,8 @@ _FORCED = {
     "threshold took part",
     decision_pb2.REASON_TOOL_LOOP: "the request carried results of tool calls, and the model that made the calls goes "
     "on, so that no threshold took part",
+    decision_pb2.REASON_OVERRIDE_WEAK: "operators had turned the tenant to weak, or its strong model off",
+    decision_pb2.REASON_OVERRIDE_STRONG: "operators had turned the tenant to strong, or its weak model off",
 }
 
 

@@ -96,6 +96,7 @@ class Recorder:
         self._queue: deque[_Entry | record_rendering.Feedback] = deque()
         self._text_bytes = 0
         self._news = asyncio.Event()
+        self._stopping = False
         self._pending: dict[tuple[str, str], record_rendering.Record] = {}
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
         self._store_paused_until = 0.0
@@ -126,21 +127,26 @@ class Recorder:
         """A record that still waits to be kept."""
         return self._pending.get((tenant_id, request_id))
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not kept yet."""
+        return len(self._pending)
+
     async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
+        """Work until `stop` is called and nothing waits any more."""
+        while self._queue or not self._stopping:
             await self._news.wait()
-            try:
-                await self._work()
-            except Exception:
-                # Whatever it was: the next batch is not to wait for a restart.
-                logger.exception("decision records are lost")
-                self._lost("queue", 1)
+            await self._work()
+
+    def stop(self) -> None:
+        """Let `run` come to its end. Call it when no request is left; shadow scorers are not asked any more."""
+        self._stopping = True
+        self._news.set()
 
     async def close(self) -> None:
-        """Keep what still waits. Call it when `run` has ended and no request is left."""
-        while self._queue:
-            await self._work()
+        """Let go of the log. What still waits, because `run` was cancelled, is lost and counted."""
+        if self._queue:
+            self._lose("queue", len(self._queue), "there was no time left")
         if self._lines is not None:
             await asyncio.get_running_loop().run_in_executor(self._writer, self._lines.close)
         self._writer.shutdown()
@@ -158,18 +164,23 @@ class Recorder:
 
     async def _work(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
-        if not self._queue:
+        if not self._queue and not self._stopping:
             self._news.clear()
         entries = [item for item in batch if isinstance(item, _Entry)]
         limit = asyncio.Semaphore(_AT_ONCE)
-        await asyncio.gather(*(self._try_shadow(entry, limit) for entry in entries if entry.outcome is not None))
-        records = [item.record if isinstance(item, _Entry) else item for item in batch]
-        await self._write(records)
-        await asyncio.gather(*(self._keep(entry, limit) for entry in entries))
-        for entry in entries:
-            self._text_bytes -= entry.text_bytes
-            if self._pending.get(key := (entry.record.tenant_id, entry.record.request_id)) is entry.record:
-                del self._pending[key]
+        try:
+            await asyncio.gather(*(self._try_shadow(entry, limit) for entry in entries if entry.outcome is not None))
+            await self._write([item.record if isinstance(item, _Entry) else item for item in batch])
+            await asyncio.gather(*(self._keep(entry, limit) for entry in entries))
+        except Exception:
+            # Whatever it was: the next batch is not to wait for a restart.
+            logger.exception("decision records are lost")
+            self._lost("queue", len(batch))
+        finally:
+            for entry in entries:
+                self._text_bytes -= entry.text_bytes
+                if self._pending.get(key := (entry.record.tenant_id, entry.record.request_id)) is entry.record:
+                    del self._pending[key]
 
     async def _try_shadow(self, entry: _Entry, limit: asyncio.Semaphore) -> None:
         outcome, policy = entry.outcome, entry.policy
@@ -177,7 +188,7 @@ class Recorder:
         if outcome is None or policy.shadow is None or choice is None or choice.prediction is None:
             return
         found = [shadows.by_dial(policy.shadow, choice.prediction)]
-        if policy.shadow.scorer:
+        if policy.shadow.scorer and not self._stopping:
             async with limit:
                 prediction = await self._scorer.score(
                     outcome.request.chat,

@@ -1,7 +1,6 @@
 """The parts that keep records, put together: the log, the look-up, and what works in the background."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry
@@ -15,6 +14,8 @@ from dispatcher_service.recorder import Recorder
 from dispatcher_service.settings import Settings
 from dispatcher_service.telemetry import open_decision_log, open_redaction
 from dispatcher_service.tracing import Tracing
+
+_LAST_WRITES_SECONDS = 5.0
 
 
 class Recording:
@@ -56,9 +57,10 @@ class Recording:
         self._running = asyncio.create_task(self.recorder.run())
 
     async def close(self) -> None:
-        """Keep what still waits. Call it when no request is left."""
+        """Keep what still waits, for a few seconds at most. Call it when no request is left."""
         if self._running is not None:
+            self.recorder.stop()
+            await asyncio.wait({self._running}, timeout=_LAST_WRITES_SECONDS)
             self._running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
+            await asyncio.gather(self._running, return_exceptions=True)
         await self.recorder.close()

@@ -42,6 +42,11 @@ def load_catalogue(path: Path) -> Catalogue:
     Raises:
         ConfigError: with every problem found, not only the first.
     """
+    return freezing.catalogue(read_file(path))
+
+
+def read_file(path: Path) -> FileSection:
+    """The file's sections, known to agree. Raises as `load_catalogue` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -54,13 +59,14 @@ def load_catalogue(path: Path) -> Catalogue:
         parsed = FileSection.model_validate(raw)
     except pydantic.ValidationError as error:
         raise ConfigError([f"{path}: {describe(problem)}" for problem in error.errors()]) from error
-    problems = _inconsistencies(parsed)
+    problems = inconsistencies(parsed)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return freezing.catalogue(parsed)
+    return parsed
 
 
-def _inconsistencies(file: FileSection) -> list[str]:
+def inconsistencies(file: FileSection) -> list[str]:
+    """What does not fit together, one line each: the key and the mend."""
     problems: list[str] = []
     models = [model.name for model in file.models]
     problems += [f"models: {name!r} stands twice: remove one" for name in _repeated(models)]

@@ -41,6 +41,8 @@ class Reason(enum.StrEnum):
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
+    OVERRIDE_WEAK = "override_weak"
+    OVERRIDE_STRONG = "override_strong"
 
 
 class Preference(enum.StrEnum):

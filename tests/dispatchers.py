@@ -19,10 +19,12 @@ timeout = 1.0
 [[models]]
 name = "gpt-4-1106-preview"
 price = {{ input = 10, output = 30 }}
+max_output_tokens = 4096
 
 [[models]]
 name = "Mixtral-8x7B-Instruct-v0.1"
 price = {{ input = 0.6, output = 0.6 }}
+max_output_tokens = 4096
 
 [[models]]
 name = "other-weak"

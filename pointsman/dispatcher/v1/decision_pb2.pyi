@@ -75,6 +75,10 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """The conversation keeps its model by the tenant's `sticky`."""
     REASON_TOOL_LOOP: _Reason.ValueType  # 8
     """A model waits for the results of its own tool calls: it goes on."""
+    REASON_OVERRIDE_WEAK: _Reason.ValueType  # 9
+    """Operators have turned the tenant to weak, or its strong model off."""
+    REASON_OVERRIDE_STRONG: _Reason.ValueType  # 10
+    """Operators have turned the tenant to strong, or its weak model off."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason says why a tier was chosen."""
@@ -103,6 +107,10 @@ REASON_STICKY_CONVERSATION: Reason.ValueType  # 7
 """The conversation keeps its model by the tenant's `sticky`."""
 REASON_TOOL_LOOP: Reason.ValueType  # 8
 """A model waits for the results of its own tool calls: it goes on."""
+REASON_OVERRIDE_WEAK: Reason.ValueType  # 9
+"""Operators have turned the tenant to weak, or its strong model off."""
+REASON_OVERRIDE_STRONG: Reason.ValueType  # 10
+"""Operators have turned the tenant to strong, or its weak model off."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _AlphaSource:
