@@ -37,13 +37,13 @@ def completion(response: dispatcher_pb2.CompleteResponse, *, created: int) -> Js
 class Chunks:
     """The events of one stream as `chat.completion.chunk` objects, in order."""
 
-    def __init__(self, started: dispatcher_pb2.StreamStarted, *, created: int, include_usage: bool) -> None:
-        """`include_usage` as in OpenAI's `stream_options`: a last chunk without choices carries the usage."""
+    def __init__(self, request_id: str, model: str, *, created: int, include_usage: bool) -> None:
+        """`model` answers. `include_usage` is OpenAI's: a last chunk without choices carries the usage."""
         self._head: Json = {
-            "id": started.request_id,
+            "id": request_id,
             "object": "chat.completion.chunk",
             "created": created,
-            "model": started.decision.model,
+            "model": model,
         }
         self._include_usage = include_usage
         self._begun: set[int] = set()

@@ -126,8 +126,10 @@ def _part(value: Any, path: str) -> chat_pb2.ContentPart:
     inner = members.pop(kind, None)
     _refuse_rest(members, path)
     path = f"{path}.{kind}"
-    if kind in ("text", "refusal"):
-        return chat_pb2.ContentPart(**{kind: _text(inner, path)})
+    if kind == "text":
+        return chat_pb2.ContentPart(text=_text(inner, path))
+    if kind == "refusal":
+        return chat_pb2.ContentPart(refusal=_text(inner, path))
     fields = _set_members(_object(inner, path))
     part = _READ_PART[kind](fields, path)
     _refuse_rest(fields, path)

@@ -7,12 +7,13 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 import uvicorn
 
 from apps.openai_gateway.app import Gateway, application
 from apps.openai_gateway.settings import PREFIX, Settings
-from pointsman.client import DispatcherClient
+from pointsman.client import ClientTls, DispatcherClient
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import StartError, split_address
@@ -30,7 +31,11 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    client = DispatcherClient(settings.dispatcher, timeout=settings.timeout)
+    tls = ClientTls(ca=Path(settings.dispatcher_ca)) if settings.dispatcher_ca else None
+    try:
+        client = DispatcherClient(settings.dispatcher, tls=tls, timeout=settings.timeout)
+    except OSError as error:
+        raise StartError(f"GATEWAY_DISPATCHER_CA={settings.dispatcher_ca}: {error.strerror or error}") from error
     gateway = Gateway(
         client,
         model=settings.model,

@@ -67,7 +67,9 @@ class Gateway:
             question = self._read(request.headers, await self._body(request))
         except OpenAIRequestError as error:
             return _refusal(Failure(BAD_REQUEST, error.mend, param=error.param))
-        client = self._client.acting_as(api_key=_bearer(request), tenant=request.headers.get("x-pointsman-tenant", ""))
+        client = self._client.acting_as(
+            credential=_bearer(request), tenant=request.headers.get("x-pointsman-tenant", "")
+        )
         try:
             if question.stream:
                 return await self._stream(client, question)
@@ -117,7 +119,12 @@ class Gateway:
         except BaseException:
             await stack.aclose()
             raise
-        chunks = Chunks(stream.started, created=int(self._clock()), include_usage=question.include_usage)
+        chunks = Chunks(
+            stream.request_id,
+            stream.decision.model,
+            created=int(self._clock()),
+            include_usage=question.include_usage,
+        )
         return StreamingResponse(
             _events(stack, stream, chunks),
             media_type="text/event-stream",

@@ -17,6 +17,11 @@ class Settings:
         meaning="gRPC target of the dispatcher; `dns:///name:port` balances over all addresses.",
         unit="gRPC target",
     )
+    dispatcher_ca: str = setting(
+        "",
+        meaning="PEM file: who signed the dispatcher's certificate. Unset: the connection is not encrypted.",
+        unit="path",
+    )
     model: str = setting(
         "pointsman",
         meaning="The model name that callers write. `NAME@0.6` overrides alpha where the tenant's policy allows that.",

@@ -14,7 +14,7 @@ from tests.processes import ROOT
 
 FOLDER = ROOT / "deploy" / "grafana" / "dashboards"
 DASHBOARDS = sorted(FOLDER.glob("*.json"))
-EACH: Any = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
+EACH = pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 
 
 def panels(path: Path) -> Iterator[dict[str, Any]]:

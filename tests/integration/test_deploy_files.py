@@ -47,9 +47,7 @@ FIXED_SIZE = (
     "dispatcher.autoscaling.enabled=false",
     "scorer.keda.enabled=true",
 )
-VALUES: Any = pytest.mark.parametrize(
-    "values", [(LEDGER,), SECURED, FIXED_SIZE], ids=["plain", "secured", "fixed size"]
-)
+VALUES = pytest.mark.parametrize("values", [(LEDGER,), SECURED, FIXED_SIZE], ids=["plain", "secured", "fixed size"])
 
 _OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of other projects' operators: Kubernetes' own schemas do not know them."""

@@ -48,7 +48,7 @@ class Envoy:
         admin = folder / "admin"
         admin.unlink(missing_ok=True)
         self._log = (folder / "envoy.log").open("w")
-        arguments = ["-c", path, "--admin-address-path", admin, "--concurrency", "1", "--use-dynamic-base-id"]
+        arguments = ["-c", str(path), "--admin-address-path", str(admin), "--concurrency", "1", "--use-dynamic-base-id"]
         self._process = subprocess.Popen([tools.envoy(), *arguments], stdout=self._log, stderr=self._log)
         for _ in eventually(30):
             assert self._process.poll() is None, (folder / "envoy.log").read_text()
@@ -93,7 +93,7 @@ def _rate_limit(config: Any) -> Any:
 
 def _make_certificate(folder: Path) -> None:
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+    files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
     command = [
         "openssl",
         "req",
@@ -113,7 +113,7 @@ def test_the_shipped_file_is_one_that_envoy_takes(tmp_path: Path) -> None:
     _make_certificate(tmp_path)
     path = tmp_path / "envoy.yaml"
     path.write_text(SHIPPED.read_text().replace("/etc/envoy/tls", str(tmp_path)))
-    command = [tools.envoy(), "--mode", "validate", "-c", path]
+    command = [tools.envoy(), "--mode", "validate", "-c", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
 

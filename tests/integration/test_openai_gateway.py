@@ -1,5 +1,6 @@
 """The front door with the real `openai` client in front and real services behind: what OpenAI's users see."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ async def test_what_a_client_sends_arrives_at_the_upstream_field_for_field(
     answer = await client.chat.completions.create(model="pointsman", **EVERYTHING)
     sent = dict(upstream.bodies[-1])
     model = sent.pop("model")
-    assert sent == EVERYTHING
+    assert sent == EVERYTHING | {"stream": False}
     assert answer.model == model
     assert answer.choices[0].message.content == f"{model} says: and now?"
     assert answer.usage is not None
@@ -166,9 +167,9 @@ async def test_a_caller_who_goes_away_ends_the_upstreams_work(gateway: str, upst
     async with httpx2.AsyncClient(base_url=gateway) as http:
         with pytest.raises(httpx2.TimeoutException):
             await http.post("/chat/completions", json=body, timeout=1.0)
-    async with AsyncOpenAI(base_url=gateway, api_key="none", max_retries=0) as client:
-        await client.chat.completions.create(model="pointsman", messages=[{"role": "user", "content": "hi"}])
-    assert upstream.disconnects == before + 1
+    async with asyncio.timeout(10):
+        while upstream.disconnects == before:
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - it happens on another loop
 
 
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
