@@ -21,6 +21,7 @@ from dispatcher_service.errors import (
     BudgetExhausted,
     InvalidRequest,
     LedgerUnavailable,
+    PointsmanError,
     UpstreamError,
     UpstreamTimeout,
 )
@@ -80,7 +81,7 @@ class Attempts:
             except UpstreamError as error:
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.turn_weak(self._weak_instead(progress, step, error))
+                search.unaffordable(step, self._weak_instead(progress, step, error), error)
 
     async def stream(self, progress: Progress) -> AsyncGenerator[Delta | End, None]:
         """The answer as it is written: deltas, then exactly one end, which comes after the money is settled.
@@ -115,7 +116,7 @@ class Attempts:
                     raise
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.turn_weak(self._weak_instead(progress, step, error))
+                search.unaffordable(step, self._weak_instead(progress, step, error), error)
 
     async def _booked(self, progress: Progress, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
@@ -153,8 +154,10 @@ class Attempts:
         if usage is not None:
             self._expectations.observe(call.model, usage, progress.request.chat.choices)
 
-    def _weak_instead(self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable) -> Reason:
-        """Why the weak model is to answer. Where the policy does not say so, raises the error."""
+    def _weak_instead(
+        self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable
+    ) -> Reason | None:
+        """Why the weak model is to answer; `None` where the policy does not say so."""
         policy, in_tool_loop = progress.policy, progress.request.chat.in_tool_loop
         off = overrides.models_off(policy.overrides, now=progress.received_at)
         if policy.pair.weak in off:
@@ -162,13 +165,10 @@ class Attempts:
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
                 self._pacer.refused(policy, until=error.window_end)
-            if budget.fallback(policy.on_exhausted, step.leg.tier, in_tool_loop=in_tool_loop) is None:
-                raise error
-            return Reason.BUDGET_DEGRADED
+            tier = budget.fallback(policy.on_exhausted, step.leg.tier, in_tool_loop=in_tool_loop)
+            return None if tier is None else Reason.BUDGET_DEGRADED
         turns = policy.on_ledger_failure is OnLedgerFailure.WEAK and step.leg.tier is Tier.STRONG
-        if in_tool_loop or not turns:
-            raise error
-        return Reason.LEDGER_UNAVAILABLE
+        return Reason.LEDGER_UNAVAILABLE if turns and not in_tool_loop else None
 
 
 class _Attempt:
@@ -225,12 +225,23 @@ class _Search:
         self._choice = progress.choice
         self._route = self._plan()
 
-    def turn_weak(self, reason: Reason) -> None:
-        """Go on with weak models alone. What failed before counts on, and the decision keeps what it was made from."""
-        if self._choice.decision.tier is Tier.STRONG:
-            decision = replace(self._choice.decision, tier=Tier.WEAK, reason=reason)
-            self._choice = replace(self._choice, decision=decision)
-        self._route = tuple(leg for leg in self._plan() if leg.tier is Tier.WEAK)
+    def unaffordable(self, step: Step, weak: Reason | None, error: PointsmanError) -> None:
+        """There is no money for a step, or nobody knows. `weak` is why weak models are to go on alone, if they are.
+
+        Raises:
+            PointsmanError: that error, unless there is another way: a stand-in for a model that failed is passed over,
+                and if nothing else answers, the caller is told of that failure.
+        """
+        if weak is not None:
+            # What failed before counts on, and the decision keeps what it was made from.
+            if self._choice.decision.tier is Tier.STRONG:
+                decision = replace(self._choice.decision, tier=Tier.WEAK, reason=weak)
+                self._choice = replace(self._choice, decision=decision)
+            self._route = tuple(leg for leg in self._plan() if leg.tier is Tier.WEAK)
+        elif self._failures and step.leg.model != self._choice.model:
+            self._route = tuple(leg for leg in self._route if leg is not step.leg)
+        else:
+            raise error
 
     def _plan(self) -> Route:
         progress = self._progress

@@ -25,6 +25,13 @@ class Lines(Protocol):
             OSError: some of them may be lost.
         """
 
+    def tend(self) -> None:
+        """Called every minute without lines: do what is due by the clock.
+
+        Raises:
+            OSError: it could not be done.
+        """
+
     def close(self) -> None:
         """Write out what is held back, and let go."""
 
@@ -35,6 +42,9 @@ class StdoutLines:
     def write(self, lines: Sequence[str]) -> None:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
+
+    def tend(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -86,6 +96,12 @@ class FileLines:
         if self._file.write(batch) != len(batch):
             raise OSError("the file took a part of the lines only: is the disk full?")
 
+    def tend(self) -> None:
+        if self._is_full():
+            self._rotate()
+        else:
+            self._forget_old()
+
     def close(self) -> None:
         self._file.close()
 
@@ -112,6 +128,10 @@ class FileLines:
         self._file.close()
         self._path.rename(self._path.with_name(f"{self._path.name}.{closed_at}"))
         self._file = self._open()
+        self._forget_old()
+
+    def _forget_old(self) -> None:
+        now = self._clock()
         if self._keep == 0:
             return
         for old in self._path.parent.glob(f"{self._path.name}.*Z"):

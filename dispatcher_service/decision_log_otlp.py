@@ -31,6 +31,9 @@ class OtlpLines:
         if result is not LogRecordExportResult.SUCCESS:
             raise OSError("the OTLP endpoint took no records: see OTEL_EXPORTER_OTLP_ENDPOINT")
 
+    def tend(self) -> None:
+        pass
+
     def close(self) -> None:
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
 

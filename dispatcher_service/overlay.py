@@ -8,6 +8,7 @@ replicas agree; who changed what, and why, stands in each entry and in a trail p
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pydantic
@@ -91,7 +92,8 @@ def with_values(
 def with_override(overlay: Overlay, override: Override, *, change: Change) -> Overlay:
     """The overlay with an override in place of the one of its kind, or of its model."""
     kept = [each for each in overlay.overrides if not _same_place(each.override, override)]
-    summary = f"{override.kind.value}{' ' + override.model if override.model else ''} until {override.expires_at:.0f}"
+    until = datetime.fromtimestamp(override.expires_at, tz=UTC)
+    summary = f"{override.kind.value}{' ' + override.model if override.model else ''} until {until:%Y-%m-%d %H:%M} UTC"
     return replace(overlay, overrides=(*kept, Overridden(override, change)), latest=change, summary=summary)
 
 

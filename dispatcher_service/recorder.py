@@ -36,6 +36,7 @@ _BATCH = 256
 _AT_ONCE = 16
 _SHADOW_TIMEOUT = 1.0
 _STORE_PAUSE = 5.0
+_TEND_SECONDS = 60.0
 _SECONDS_BETWEEN_WARNINGS = 10.0
 
 Lost = Callable[[str, int], None]
@@ -135,7 +136,12 @@ class Recorder:
     async def run(self) -> None:
         """Work until `stop` is called and nothing waits any more."""
         while self._queue or not self._stopping:
-            await self._news.wait()
+            try:
+                async with asyncio.timeout(_TEND_SECONDS):
+                    await self._news.wait()
+            except TimeoutError:
+                await self._tend()
+                continue
             await self._work()
 
     def stop(self) -> None:
@@ -181,6 +187,14 @@ class Recorder:
                 self._text_bytes -= entry.text_bytes
                 if self._pending.get(key := (entry.record.tenant_id, entry.record.request_id)) is entry.record:
                     del self._pending[key]
+
+    async def _tend(self) -> None:
+        if self._lines is None:
+            return
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._lines.tend)
+        except OSError as error:
+            logger.warning("the decision log cannot be tended", extra=fields(error=str(error)))
 
     async def _try_shadow(self, entry: _Entry, limit: asyncio.Semaphore) -> None:
         outcome, policy = entry.outcome, entry.policy

@@ -12,6 +12,7 @@ _GROUPS = (
     ("dispatcher_service.ledger.cli", "dispatcher,redis"),
     ("dispatcher_service.decisions_cli", "dispatcher,redis"),
     ("dispatcher_service.cli", "dispatcher"),
+    ("pointsman.budget_cli", "dispatcher"),
 )
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 

@@ -96,9 +96,16 @@ def start_dispatcher(directory: Path, upstream: str, **env: str) -> ServiceProce
         **DISPATCHER_PORTS,
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
+        # The one in memory remembers every settled call for an hour, which a soak would take for a leak.
+        "DISPATCHER_LEDGER": ledger_url(directory),
         **env,
     }
     return ServiceProcess("dispatcher_service", env=process_settings)
+
+
+def ledger_url(directory: Path) -> str:
+    """Where such a dispatcher keeps its ledger."""
+    return f"sqlite:{directory / 'ledger.db'}"
 
 
 def asking(fault: str, user: str, **fields: Any) -> dict[str, Any]:

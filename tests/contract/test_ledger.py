@@ -130,6 +130,11 @@ async def test_reserving_again_by_the_same_id_reserves_once(ledger: Ledger) -> N
     assert _sums(await ledger.balances("acme")) == [(0, 100)] * 3
 
 
+async def test_a_burst_of_attempts_is_granted_however_many_come_at_once(ledger: Ledger) -> None:
+    await asyncio.gather(*(granted(ledger, attempt(f"{number}", 10)) for number in range(300)))
+    assert (await ledger.balances("acme"))[0].reserved == 3_000
+
+
 async def test_a_reservation_that_was_not_started_expires_into_nothing(book: Backend, ledger: Ledger) -> None:
     reservation = await granted(ledger, attempt("a", 100, day=100))
     await refused(ledger, attempt("b", 1, day=100))

@@ -14,6 +14,7 @@ import pytest
 from google.protobuf import duration_pb2
 
 from dispatcher_service.api_keys import new_key
+from pointsman import cli
 from pointsman.dispatcher.v1 import budget_pb2, budget_pb2_grpc, decision_pb2
 from pointsman.runtime.status import decode
 from tests.dispatchers import STRONG, WEAK, Caller, start_dispatcher
@@ -47,7 +48,6 @@ def _replica(directory: Path, upstream: OpenAIServer) -> ServiceProcess:
         directory,
         scorer=NO_SCORER,
         upstream=upstream.base_url,
-        models="max_output_tokens = 1000",
         tenants={
             "default": f"usd_per_day = 50\napi_keys = [{key_line(OWN)}]",
             "fixed": f"api_keys = [{key_line(OTHER)}]",
@@ -289,6 +289,42 @@ async def test_the_file_reloads_on_a_signal_without_dropping_a_request_and_a_bad
             break
     async with Caller(process.grpc, credential=OWN.text) as caller:
         assert (await caller.complete("hello")).decision.model == WEAK
+
+
+def test_the_command_line_shows_and_changes_budgets(
+    replicas: tuple[ServiceProcess, ServiceProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("POINTSMAN_CREDENTIAL", ADMIN.text)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["budget", *arguments, "--address", replicas[0].grpc])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    assert run("show", "default")[1].splitlines()[3].split()[:2] == ["default", "day"]
+    assert len(run("show")[1].splitlines()) > 12
+    code, out, _ = run("set", "default", "usd_per_day=12.50", "strong_call_share=0.2", "--reason", "a cheaper month")
+    assert code == 0
+    assert 'usd_per_day             "12.50"' in out
+    assert "ada: strong_call_share = 0.2, usd_per_day = " in out
+    code, out, _ = run("override", "weak", "--tenant", "default", "--for", "2h", "--reason", "an incident")
+    assert "override for this tenant: all_weak until" in out
+    assert run("override", "none", "--tenant", "default", "--reason", "over")[0] == 0
+    reset = ["--reset", "usd_per_day", "--reset", "strong_call_share"]
+    assert "overlay" not in run("set", "default", *reset, "--reason", "over")[1].partition("ada:")[0]
+    for arguments, complaint in (
+        (["override", "weak", "--reason", "x"], "--for"),
+        (["set", "default", "bogus=1", "--reason", "x"], "bogus cannot be changed"),
+        (["set", "default", "usd_per_day=much", "--reason", "x"], "usd_per_day"),
+        (["set", "default", "alpha=7", "--reason", "x"], "INVALID_ARGUMENT"),
+    ):
+        code, _, err = run(*arguments)
+        assert code in (1, 2)
+        assert complaint in err
+    monkeypatch.setenv("POINTSMAN_CREDENTIAL", "nonsense")
+    assert "the credential is read from $POINTSMAN_CREDENTIAL" in run("show")[2]
 
 
 def _gauge(process: ServiceProcess) -> float:

@@ -60,7 +60,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     directory = tmp_path_factory.mktemp("disconnects")
     with (
         faults.faulty_upstream() as upstream,
-        faults.start_dispatcher(directory, upstream, DISPATCHER_LEDGER=f"sqlite:{directory}/ledger.db") as process,
+        faults.start_dispatcher(directory, upstream) as process,
     ):
         yield Bench(process.wait_until_serving(), directory, upstream)
 

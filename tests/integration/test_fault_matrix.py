@@ -17,6 +17,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from dispatcher_service.ledger.contract import Balances
+from dispatcher_service.ledger.opening import open_ledger
 from pointsman.dispatcher.v1 import decision_pb2, dispatcher_pb2
 from pointsman.runtime.status import RichStatus, decode
 from tests import faults
@@ -111,6 +113,7 @@ class Run:
     in_flight: dict[tuple[str, ...], float]
     costs: dict[tuple[str, ...], float]
     open_calls: int
+    balances: dict[str, Balances]
 
 
 def expectation(tenant: str, method: str, fault: str) -> Expected:
@@ -164,9 +167,13 @@ async def _run(directory: Path, upstream: str) -> Run:
             in_flight=faults.samples(dispatcher, "upstream_in_flight"),
             costs=faults.samples(dispatcher, "cost_usd_total"),
             open_calls=faults.upstream_calls(upstream)["open"],
+            balances={},
         )
         assert dispatcher.stop() == 0
         assert not [line for line in dispatcher.stderr if "internal error" in line or "Traceback" in line]
+    ledger = open_ledger(faults.ledger_url(directory))
+    run.balances |= {tenant: await ledger.balances(tenant) for tenant in ("alone", "backed")}
+    await ledger.close()
     return run
 
 
@@ -244,7 +251,7 @@ def test_the_attempts_are_counted_by_how_they_ended(run: Run) -> None:
     assert run.attempts == expected
 
 
-def test_the_metrics_cost_is_the_records_cost_and_nothing_is_left_under_way(run: Run) -> None:
+def test_the_ledger_the_metrics_and_the_records_agree_and_nothing_is_left_under_way(run: Run) -> None:
     for tenant in ("alone", "backed"):
         total = sum(
             int(record["decision"].get("cost_nano_usd", 0))
@@ -252,5 +259,7 @@ def test_the_metrics_cost_is_the_records_cost_and_nothing_is_left_under_way(run:
             if record["tenant_id"] == tenant
         )
         assert run.costs[tenant, tenant] == pytest.approx(total / 1e9, abs=1e-12)
+        *_, month = run.balances[tenant]
+        assert (month.spent, month.reserved) == (total, 0)
     assert set(run.in_flight.values()) == {0.0}
     assert run.open_calls == 0

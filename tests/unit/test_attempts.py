@@ -5,11 +5,18 @@ import dataclasses
 import pytest
 
 from dispatcher_service.booking import Book
+from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy, ScorerTarget
 from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.dispatch import Dispatcher, Finished, Started
 from dispatcher_service.drains import Drains
-from dispatcher_service.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
+from dispatcher_service.errors import (
+    BudgetExhausted,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import OPEN
@@ -102,6 +109,27 @@ async def test_the_other_tier_answers_last_where_the_policy_allows_it() -> None:
     assert (answer.choice.model, answer.choice.decision.tier) == ("small", Tier.WEAK)
     with pytest.raises(UpstreamUnavailable, match="spare-1"):
         await Bench(*failing, fallback_to_other_tier=False).dispatcher.complete(request())
+
+
+async def test_a_stand_in_without_money_is_passed_over_and_the_caller_told_of_the_failure() -> None:
+    # The weak model's worst case: some 300 prompt tokens at 1 and 100 answer tokens at 2 nano-USD; the strong one's ten
+    # times that.
+    limits = (Limit(Period.HOUR, 1_000),)
+    chat = dataclasses.replace(request().chat, max_tokens=100)
+    weak: dict[str, object] = {"dial": FixedAlpha(0.95), "limits": limits, "on_exhausted": OnExhausted.REJECT}
+    bench = Bench(broken("small-1"), **weak)  # type: ignore[arg-type]
+    with pytest.raises(UpstreamUnavailable, match="small-1"):
+        await bench.dispatcher.complete(request(chat=chat))
+    assert bench.upstream.deployments == ["small-1"]
+    rich = Bench(broken("small-1"), **weak | {"limits": (Limit(Period.HOUR, 10_000),)})  # type: ignore[arg-type]
+    assert (await rich.dispatcher.complete(request(chat=chat))).choice.model == "big"
+
+
+async def test_the_chosen_model_without_money_is_the_callers_to_know() -> None:
+    chat = dataclasses.replace(request().chat, max_tokens=100)
+    poor = Bench(limits=(Limit(Period.HOUR, 1_000),), on_exhausted=OnExhausted.REJECT)
+    with pytest.raises(BudgetExhausted):
+        await poor.dispatcher.complete(request(chat=chat))
 
 
 async def test_in_a_tool_loop_only_the_models_own_deployments_are_tried() -> None:

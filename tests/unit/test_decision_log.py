@@ -66,6 +66,21 @@ def test_closed_files_are_deleted_when_their_time_is_over(tmp_path: Path) -> Non
     lines.close()
 
 
+def test_what_is_due_is_done_without_lines_too(tmp_path: Path) -> None:
+    files = Files(tmp_path, max_age=60, keep=100)
+    lines = files.open()
+    lines.write(["x"])
+    os.utime(files.path, (files.now, files.now))
+    files.now += 61
+    lines.tend()
+    assert len(files.closed()) == 1
+    assert files.path.read_text() == ""
+    files.now += 61
+    lines.tend()
+    assert files.closed() == []
+    lines.close()
+
+
 def test_two_processes_share_a_file_whoever_closes_it(tmp_path: Path) -> None:
     files = Files(tmp_path, max_bytes=10)
     one, two = files.open(), files.open()

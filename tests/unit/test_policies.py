@@ -221,7 +221,7 @@ async def test_the_trail_says_who_why_and_what_the_newest_first(path: Path, ledg
     await replica.set(alpha=0.7)
     await replica.override("acme", OverrideKind.ALL_WEAK)
     trail = await replica.policies.trail("acme")
-    assert [entry.summary for entry in trail] == ["all_weak until 2000000000", "alpha = 0.7"]
+    assert [entry.summary for entry in trail] == ["all_weak until 2033-05-18 03:33 UTC", "alpha = 0.7"]
     assert {(entry.change.author, entry.change.at) for entry in trail} == {("ada", 1e9)}
     assert [entry.change.reason for entry in trail] == ["an incident", "a test"]
 

@@ -38,6 +38,9 @@ class ListLines:
             raise self.error
         self.lines += lines
 
+    def tend(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
