@@ -168,8 +168,8 @@ async def test_a_caller_who_goes_away_ends_the_upstreams_work(gateway: str, upst
         with pytest.raises(httpx2.TimeoutException):
             await http.post("/chat/completions", json=body, timeout=1.0)
     async with asyncio.timeout(10):
-        while upstream.disconnects == before:
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - it happens on another loop
+        while upstream.disconnects == before:  # noqa: ASYNC110 - it happens on another loop
+            await asyncio.sleep(0.02)
 
 
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
