@@ -9,8 +9,10 @@ import asyncio
 import logging
 import os
 import random
+import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -18,12 +20,16 @@ from pathlib import Path
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
+from dispatcher_service.admin_servicer import BudgetServicer
+from dispatcher_service.admitting import Admitting
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.idempotency import Idempotent
@@ -34,20 +40,25 @@ from dispatcher_service.metrics import Metrics
 from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.recording import Recording
-from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
-from dispatcher_service.records_servicer import RecordServicer
-from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.policies import Policies
+from dispatcher_service.policy_metrics import PolicyMetrics
+from dispatcher_service.records.recording import Recording
+from dispatcher_service.records.servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records.servicer import RecordServicer
+from dispatcher_service.records.telemetry import open_tracing
+from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
-from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.upstream import OpenAIUpstream
-from pointsman.dispatcher.v1 import dispatcher_pb2_grpc, records_pb2_grpc
+from pointsman.dispatcher.v1 import budget_pb2_grpc, dispatcher_pb2_grpc, records_pb2_grpc
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
+
+_LAST_DRAINS_SECONDS = 5.0
+"""For answers whose callers have gone, after the calls in flight have had DISPATCHER_DRAIN."""
 
 logger = logging.getLogger(__name__)
 
@@ -71,33 +82,42 @@ def main(argv: list[str]) -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    catalogue = _load(settings.config)
-    _check_exposure(settings, catalogue)
     registry = CollectorRegistry()
+    ledger = _open_ledger(settings.ledger)
+    policies = _open_policies(settings, ledger, registry)
+    catalogue = policies.catalogue()
+    _check_exposure(settings, catalogue)
     metrics = Metrics(registry, tenants=catalogue.tenants)
     tokens = TokenVerifier(clock=time.monotonic)
     notices = Notices()
     tracing = open_tracing(settings, os.environ)
-    ledger = _open_ledger(settings.ledger)
     budget_metrics = BudgetMetrics(registry, tenants=catalogue.tenants)
-    money = Money(ledger, catalogue=lambda: catalogue, metrics=budget_metrics, drain=settings.drain)
-    try:
-        upstream = OpenAIUpstream(Credentials(catalogue.all_deployments(), os.environ), trace_headers=tracing.headers)
-    except CredentialError as error:
-        raise StartError(str(error)) from error
+    money = Money(ledger, catalogue=policies.catalogue, metrics=budget_metrics, drain=settings.drain)
+    credentials = _open_credentials(catalogue)
+    upstream = OpenAIUpstream(credentials, trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
-    metrics.watch_breakers({d.name: partial(gates.state, d) for d in catalogue.all_deployments()})
-    scorer = GrpcScorer(catalogue.scorer.address, observe=metrics.scorer_called, trace_headers=tracing.headers)
+
+    def served(found: Catalogue) -> None:
+        """Ready for a configuration, and for a changed one."""
+        _check_change(catalogue, found, credentials)
+        metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
+
+    policies.accept_by(served)
+    metrics.watch_tasks(asyncio.get_running_loop())
+    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
+    metrics.watch_scorers(scorer.breakers())
 
     recording = Recording(
         settings,
         os.environ,
         ledger=ledger,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         scorer=scorer,
         registry=registry,
         tracing=tracing,
     )
+
+    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics, service=SERVICE)
 
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
@@ -105,14 +125,16 @@ async def _serve(settings: Settings) -> None:
         recording.recorder.record(outcome)
         tracing.observe(outcome)
 
+    drains = Drains(observe=metrics.drained)
     conversations = Conversations(
         Dispatcher(
-            catalogue=lambda: catalogue,
+            catalogue=policies.catalogue,
             scorer=tracing.scorer(scorer),
             upstream=tracing.upstream(upstream),
             book=money.book,
             pacer=money.pacer,
             gates=gates,
+            drains=drains,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
@@ -120,13 +142,15 @@ async def _serve(settings: Settings) -> None:
             draw=random.random,
         ),
         documents=ledger,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         observe=recording.metrics.conversation_store,
     )
-    idempotent = Idempotent(conversations, documents=ledger, catalogue=lambda: catalogue, observe=metrics.request_named)
+    idempotent = Idempotent(
+        admitting.layer(conversations), documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+    )
     auth = Authenticator(
         mode=catalogue.auth.mode,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         tokens=tokens,
         default_tenant=DEFAULT_TENANT if settings.mode == "development" else None,
         observe=metrics.authenticated,
@@ -135,6 +159,7 @@ async def _serve(settings: Settings) -> None:
     servicer = DispatcherServicer(
         dispatcher=idempotent,
         auth=auth,
+        admission=admitting.door,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
         tracing=tracing,
@@ -143,27 +168,37 @@ async def _serve(settings: Settings) -> None:
         store=recording.store,
         recorder=recording.recorder,
         auth=auth,
-        catalogue=lambda: catalogue,
+        catalogue=policies.catalogue,
         metrics=metrics,
         tracing=tracing,
         wall_clock=time.time,
+    )
+    budget_servicer = BudgetServicer(
+        policies=policies, ledger=ledger, auth=auth, metrics=metrics, tracing=tracing, wall_clock=time.time
     )
 
     def register(server: grpc.aio.Server) -> None:
         dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, server)
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, server)
+        budget_pb2_grpc.add_BudgetServiceServicer_to_server(budget_servicer, server)
 
     async def prepare() -> None:
         """Nothing to wait for: without a scorer or a ledger each tenant's policy answers."""
         _warn_of_exposure(settings, catalogue)
         money.start()
         recording.start()
+        admitting.start()
+        await policies.start()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
     async def close() -> None:
+        await policies.close()
+        await drains.close(_LAST_DRAINS_SECONDS)
         await idempotent.close()
         await conversations.close()
         await money.close()
         await recording.close()
+        await admitting.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -173,13 +208,14 @@ async def _serve(settings: Settings) -> None:
     await serve(
         ServerSpec(
             service="dispatcher",
-            grpc_services=[SERVICE, RECORD_SERVICE],
+            grpc_services=[SERVICE, RECORD_SERVICE, BUDGET_SERVICE],
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             registry=registry,
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
             tls=entry.server_tls(settings, prefix=PREFIX),
+            interceptors=[admitting.interceptor],
         ),
         register=register,
         prepare=prepare,
@@ -213,14 +249,32 @@ def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
     )
 
 
-def _load(config: str) -> Catalogue:
+def _open_policies(settings: Settings, ledger: Ledger, registry: CollectorRegistry) -> Policies:
+    path = Path(settings.config or str(resources.files("dispatcher_service") / "default.toml"))
     try:
-        if config:
-            return load_catalogue(Path(config))
-        with resources.as_file(resources.files("dispatcher_service") / "default.toml") as path:
-            return load_catalogue(path)
+        return Policies(path, documents=ledger, observe=PolicyMetrics(registry), wall_clock=time.time)
     except ConfigError as error:
         raise StartError(str(error)) from error
+
+
+def _open_credentials(catalogue: Catalogue) -> Credentials:
+    try:
+        return Credentials(catalogue.all_deployments(), os.environ)
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
+def _check_change(start: Catalogue, found: Catalogue, credentials: Credentials) -> None:
+    """Raises ConfigError for a configuration that this process cannot go over to."""
+    if found.auth.mode is not start.auth.mode:
+        raise ConfigError(["auth: whether callers must prove who they are is settled at the start: restart"])
+    if replace(found.scorer, timeout=start.scorer.timeout) != start.scorer:
+        raise ConfigError(["scorer: which scorers there are is settled at the start: restart, or change timeout alone"])
+    try:
+        for deployment in found.all_deployments():
+            credentials.headers(deployment)
+    except CredentialError as error:
+        raise ConfigError([str(error)]) from error
 
 
 def _open_ledger(url: str) -> Ledger:

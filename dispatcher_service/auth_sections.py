@@ -109,7 +109,7 @@ def _owners(tenants: Mapping[str, _Owner], admins: Mapping[str, _Owner]) -> Iter
     for name, owner in tenants.items():
         yield f"tenants.{name}", owner, Principal(name, is_admin=False)
     for name, owner in admins.items():
-        yield f"admins.{name}", owner, Principal("", is_admin=True)
+        yield f"admins.{name}", owner, Principal("", is_admin=True, name=name)
 
 
 def _jwt(section: JwtSection) -> JwtPolicy:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from dispatcher_service import routing, stickiness
+from dispatcher_service import overrides, routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
 from dispatcher_service.costing import Expectations
-from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
+from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
@@ -32,6 +32,7 @@ class Chooser:
             Unauthenticated: there is no such tenant.
             Forbidden: the tenant's policy does not allow what is asked.
             InvalidRequest: a model of the tenant cannot take the request.
+            ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
         request, catalogue = progress.request, progress.catalogue
@@ -40,13 +41,19 @@ class Chooser:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
+        off = overrides.models_off(policy.overrides, now=progress.received_at)
+        if request.chat.in_tool_loop and request.held is not None and request.held.model in off:
+            raise ModelsOff(request.held.model)  # In a tool loop the model never changes.
         past = stickiness.forced(
             request.held,
             in_tool_loop=request.chat.in_tool_loop,
             sticky=policy.sticky,
             pair=policy.pair,
-            models=catalogue.deployments,
+            models=catalogue.deployments.keys() - policy.closed(catalogue.models),
         )
+        if policy.overrides and (past is None or past[0].reason is not Reason.TOOL_LOOP):
+            override = overrides.forced(policy.overrides, policy.pair, now=progress.received_at)
+            past = past if override is None else (override, policy.pair)
         pair = policy.pair if past is None else past[1]
         _check_fit(policy, pair, catalogue, request.chat)
         estimate = self._estimate(pair, progress)
@@ -57,7 +64,9 @@ class Chooser:
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
-        prediction = await self._scorer.score(request.chat, pair=policy.pair, scorer=policy.scorer, timeout=timeout)
+        prediction = await self._scorer.score(
+            request.chat, tenant_id=policy.tenant_id, pair=policy.pair, scorer=policy.scorer, timeout=timeout
+        )
         progress.scorer_seconds = self._clock() - started
         decision, source = await self._decide(policy, request, prediction, estimate, preview=preview)
         return _chosen(progress, decision, pair, estimate, source=source, prediction=prediction)

@@ -77,6 +77,7 @@ def route(
     fallback_to_other_tier: bool,
     in_tool_loop: bool,
     kinds: frozenset[PartKind],
+    off: frozenset[str] = frozenset(),
     draw: Callable[[], float],
 ) -> Route:
     """The legs of one request.
@@ -89,6 +90,7 @@ def route(
         fallback_to_other_tier: whether the tenant's policy allows the other side's model.
         in_tool_loop: whether a model waits for its own tools.
         kinds: the parts that the request holds; a fallback whose configuration does not bound them is left out.
+        off: models that operators have turned off; the chosen one is none of them.
         draw: uniform numbers in [0, 1), for the weighted order of deployments.
     """
     chosen = pair.of(tier)
@@ -97,7 +99,7 @@ def route(
         names += [(tier, name) for name in models[chosen].fallbacks]
         if fallback_to_other_tier:
             names.append((tier.other, pair.of(tier.other)))
-    seen: set[str] = set()
+    seen = set(off)
     legs = []
     for side, name in names:
         if name not in seen and (name == chosen or kinds <= models[name].part_tokens.keys()):

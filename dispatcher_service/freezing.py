@@ -8,7 +8,7 @@ from dispatcher_service.catalogue import (
     Catalogue,
     FixedAlpha,
     Model,
-    ScorerTarget,
+    RateLimits,
     Shadow,
     StrongCallShare,
     TenantPolicy,
@@ -17,6 +17,7 @@ from dispatcher_service.chat import PartKind
 from dispatcher_service.pacing_targets import pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_sections import scorer_target
 from dispatcher_service.sections import (
     DatedPriceSection,
     FileSection,
@@ -33,7 +34,7 @@ def catalogue(file: FileSection) -> Catalogue:
     """The whole file."""
     return Catalogue(
         auth=auth_policy(file.auth, file.tenants, file.admins),
-        scorer=ScorerTarget(address=file.scorer.address, timeout=file.scorer.timeout),
+        scorer=scorer_target(file.scorer),
         retries=freeze_retries(file.retries),
         models={section.name: _model(section) for section in file.models},
         deployments=freeze_deployments(file.deployments),
@@ -72,6 +73,12 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         text_ttl=tenant.text_ttl,
         shadow=_shadow(tenant.shadow),
         idempotency_retention=tenant.idempotency_retention,
+        allowed_models=None if tenant.allowed_models is None else frozenset(tenant.allowed_models),
+        rates=RateLimits(
+            requests_per_minute=tenant.requests_per_minute,
+            tokens_per_minute=tenant.tokens_per_minute,
+            max_concurrent_requests=tenant.max_concurrent_requests,
+        ),
     )
 
 

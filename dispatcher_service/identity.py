@@ -19,11 +19,13 @@ class AuthMode(enum.Enum):
 class Principal:
     """Who a call comes from: a tenant, or an admin, who has no tenant and so can spend no money.
 
-    Only with `AuthMode.NONE` is a principal both.
+    Only with `AuthMode.NONE` is a principal both. `name` is an admin's in the configuration or of its token, for the
+    audit trail; empty where there is none.
     """
 
     tenant_id: str
     is_admin: bool
+    name: str = ""
 
     def tenant(self) -> str:
         """The tenant on whose account the call is.

@@ -5,6 +5,7 @@ and statuses never stand in one metric with a tenant; no histogram has a tenant.
 for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -74,11 +75,16 @@ class Metrics:
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
         self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
+        self._drains = counter("drains", "Calls that went on after their caller had gone, by how they ended.", "result")
         self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
+        self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
-        self._scorer = histogram("scorer_seconds", "Waiting for the scorer, by result.", _SHORT_SECONDS, "result")
+        self._scorer = histogram(
+            "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
+        )
+        self._scorer_breaker = gauge("scorer_breaker_state", "As breaker_state, of a scorer.", "scorer")
         self._upstream = histogram("upstream_seconds", "Waiting for the upstream.", _SECONDS, "model")
         self._first_token = histogram(
             "time_to_first_token_seconds", "Upstream call to first content of streamed answers.", _SECONDS, "model"
@@ -98,13 +104,23 @@ class Metrics:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
 
+    def call_refused(self, method: str, status: str, reason: str) -> None:
+        """A gRPC call was refused before it reached its method."""
+        self._requests.labels(method, status).inc()
+        self._errors.labels(reason).inc()
+
     def authenticated(self, method: Method, result: Result) -> None:
         """See `auth.Observe`."""
         self._auth.labels(method.value, result.value).inc()
 
-    def scorer_called(self, result: str, seconds: float) -> None:
-        """See `scorer_client.Observe`."""
-        self._scorer.labels(result).observe(seconds)
+    def scorer_called(self, scorer: str, result: str, seconds: float) -> None:
+        """See `scorers.Observe`."""
+        self._scorer.labels(scorer, result).observe(seconds)
+
+    def watch_scorers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
+        """As `watch_breakers`, for scorers by name."""
+        for scorer, state in states.items():
+            self._scorer_breaker.labels(scorer).set_function(partial(_as_number, state))
 
     def request_named(self, event: str) -> None:
         """What became of a request that its caller named. See `idempotency.Idempotent`."""
@@ -123,10 +139,18 @@ class Metrics:
         """See `gates.Observe`."""
         self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
 
+    def drained(self, result: str) -> None:
+        """See `drains.Observe`."""
+        self._drains.labels(result).inc()
+
     def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
         """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
         for deployment, state in states.items():
             self._breaker.labels(deployment).set_function(partial(_as_number, state))
+
+    def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show how many tasks a loop has. They are counted when the metrics are read, on another thread."""
+        self._tasks.set_function(lambda: float(len(asyncio.all_tasks(loop))))
 
     @contextmanager
     def in_flight(self, method: str) -> Iterator[None]:

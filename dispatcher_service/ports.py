@@ -17,7 +17,9 @@ from dispatcher_service.routing import Decision, ModelPair
 class Scorer(Protocol):
     """Predicts win probabilities."""
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         """Answer within `timeout` seconds, or `None` for whatever reason there is no prediction."""
 
 
@@ -75,3 +77,6 @@ class BudgetObserver(Protocol):
 
     def expired(self, count: int) -> None:
         """So many reservations outlived their lifetime."""
+
+    def shares(self, wanted: Mapping[str, float]) -> None:
+        """The share of strong calls that tenants want, by tenant; those that want none are not there."""

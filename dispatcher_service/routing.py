@@ -32,6 +32,8 @@ class Reason(enum.Enum):
     FALLBACK = "fallback"
     STICKY_CONVERSATION = "sticky_conversation"
     TOOL_LOOP = "tool_loop"
+    OVERRIDE_WEAK = "override_weak"
+    OVERRIDE_STRONG = "override_strong"
 
 
 class AlphaSource(enum.Enum):

@@ -1,11 +1,10 @@
-"""The scorer as a dependency: predictions over gRPC, each within its own short deadline.
+"""One scorer service as a dependency: predictions over gRPC, each within its own short deadline.
 
-A scorer that is unreachable, slow or sick gives `None`, never an exception: what happens then is the tenant's policy.
+Behind a name with several addresses calls go to each in turn, and one that meets a broken connection is tried on the
+next. Which scorer serves which tenant, and when one is left alone, is `scorers.py`'s.
 """
 
 import asyncio
-import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,11 +14,9 @@ import grpc.aio
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
-from pointsman.runtime.channels import MAX_MESSAGE_BYTES
-from pointsman.runtime.logs import fields
+from dispatcher_service.scorers import NoPrediction
+from pointsman.runtime.channels import ROUND_ROBIN, ClientTls, Signature, open_channel, signature
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
-
-logger = logging.getLogger(__name__)
 
 _ROLES = {
     Role.SYSTEM: scorer_pb2.ROLE_SYSTEM,
@@ -29,13 +26,12 @@ _ROLES = {
     Role.TOOL: scorer_pb2.ROLE_TOOL,
 }
 _SERVICE_CONFIG = {
-    # dns:/// with several addresses: one connection each, calls in turn.
-    "loadBalancingConfig": [{"round_robin": {}}],
+    **ROUND_ROBIN,
     "methodConfig": [
         {
             "name": [{"service": "pointsman.scorer.v1.ScorerService"}],
             "retryPolicy": {
-                "maxAttempts": 2,
+                "maxAttempts": 3,
                 "initialBackoff": "0.01s",
                 "maxBackoff": "0.05s",
                 "backoffMultiplier": 2,
@@ -43,61 +39,59 @@ _SERVICE_CONFIG = {
             },
         }
     ],
+    # Retries stop while more than about every tenth call fails: an outage must not be doubled by us.
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.1},
 }
-_CHANNEL_OPTIONS = [
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    # A scorer that comes back is found again within a second, not within gRPC's default two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
-_SECONDS_BETWEEN_WARNINGS = 10.0
 _LISTINGS = 3
 _MIN_QUANTILES = 2
-
-Observe = Callable[[str, float], None]
-"""Called once per prediction with the seconds it took and its result: `OK`, a gRPC status, or `SICK` (unusable)."""
+_SECONDS_BETWEEN_LOOKS = 10.0
+_CLOSING_SECONDS = 5.0
 
 
 class GrpcScorer:
-    """Implements `ports.Scorer` over one channel, shared by all requests."""
+    """Implements `scorers.Predictor` over one channel, shared by all requests."""
 
     def __init__(
-        self, address: str, *, observe: Observe, trace_headers: Callable[[], Mapping[str, str]] = dict
+        self,
+        address: str,
+        *,
+        tls: ClientTls | None = None,
+        trace_headers: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """`address` is a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`.
+        """Connects on the first call.
 
-        `trace_headers` gives the metadata by which the scorer can join the trace of the call that is answered now.
+        Args:
+            address: a gRPC target such as `127.0.0.1:50051` or `dns:///scorer:50051`.
+            tls: how to trust the scorer; `None` speaks in the clear. Its files are read again when they change.
+            trace_headers: gives the metadata by which the scorer can join the trace of the call that is answered now.
+
+        Raises:
+            OSError: a file of `tls` cannot be read.
         """
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
-        self._observe = observe
+        self._address = address
+        self._tls = tls
         self._trace_headers = trace_headers
         self._quantiles: dict[str, Sequence[float]] = {}
         self._listing = asyncio.Lock()
-        self._next_warning = 0.0
+        self._seen = _signature(tls)
+        self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        self._closing: set[asyncio.Task[None]] = set()
+        self._open()
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
-        """See `ports.Scorer.score`."""
+    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+        """See `scorers.Predictor.predict`."""
+        self._look_at_certificates()
         request = scorer_pb2.ScoreRequest(
             conversation=_conversation(chat), scorer=scorer, strong_model=pair.strong, weak_model=pair.weak
         )
-        started = time.monotonic()
-        result = "OK"
+        deadline = time.monotonic() + timeout
         try:
             response = await self._stub.Score(request, timeout=timeout, metadata=tuple(self._trace_headers().items()))
-            quantiles = await self._quantiles_of(response.scorer_version, deadline=started + timeout)
-            _check(response)
+            quantiles = await self._quantiles_of(response.scorer_version, deadline=deadline)
         except grpc.aio.AioRpcError as error:
-            result = error.code().name
-            self._warn(result, error.details() or "")
-            return None
-        except _SickScorer as error:
-            result = "SICK"
-            self._warn(result, str(error))
-            return None
-        finally:
-            self._observe(result, time.monotonic() - started)
+            raise NoPrediction(error.code().name, error.details() or "") from error
+        if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
+            raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
         return Prediction(
             win_probability=response.win_probability,
             scorer=response.scorer,
@@ -108,7 +102,25 @@ class GrpcScorer:
 
     async def close(self) -> None:
         """Close the channel."""
-        await self._channel.close()
+        await asyncio.gather(self._channel.close(), *self._closing)
+
+    def _open(self) -> None:
+        self._channel = open_channel(self._address, tls=self._tls, service_config=_SERVICE_CONFIG)
+        self._stub = scorer_pb2_grpc.ScorerServiceStub(self._channel)
+
+    def _look_at_certificates(self) -> None:
+        """A channel keeps the certificates that it began with: when their files change, begin another."""
+        if self._tls is None or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + _SECONDS_BETWEEN_LOOKS
+        found = _signature(self._tls)
+        if found == self._seen or None in found:
+            return
+        self._seen = found
+        closing = asyncio.get_running_loop().create_task(self._channel.close(_CLOSING_SECONDS))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._open()
 
     async def _quantiles_of(self, version: str, *, deadline: float) -> Sequence[float]:
         """The quantiles of an artefact; asked for once per version, by one request for all."""
@@ -122,27 +134,15 @@ class GrpcScorer:
                 # Versions are content hashes: entries never go stale.
                 self._quantiles.update({s.version: tuple(s.score_quantiles) for s in listed.scorers})
         if len(self._quantiles.get(version, ())) < _MIN_QUANTILES:
-            raise _SickScorer(f"no score quantiles are listed for scorer version {version!r}")
+            raise NoPrediction("SICK", f"no score quantiles are listed for scorer version {version!r}")
         return self._quantiles[version]
-
-    def _warn(self, status: str, details: str) -> None:
-        # One line per interval: an outage at a thousand requests per second must not become a log flood.
-        now = time.monotonic()
-        if now >= self._next_warning:
-            self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
-            logger.warning("no prediction", extra=fields(status=status, details=details))
-
-
-class _SickScorer(Exception):
-    """It answered, but what it answered cannot be used."""
-
-
-def _check(response: scorer_pb2.ScoreResponse) -> None:
-    if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
-        raise _SickScorer(f"win_probability {response.win_probability} is outside [0, 1]")
 
 
 def _conversation(chat: Chat) -> scorer_pb2.Conversation:
     return scorer_pb2.Conversation(
         turns=[scorer_pb2.Turn(role=_ROLES[message.role], text=message.text) for message in chat.messages]
     )
+
+
+def _signature(tls: ClientTls | None) -> list[Signature]:
+    return [] if tls is None else [signature(file) for file in tls.files]

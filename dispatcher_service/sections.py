@@ -15,21 +15,16 @@ from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSe
 from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
+from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Rate = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
-
-
-class ScorerSection(Section):
-    """`[scorer]`."""
-
-    address: Annotated[str, Field(min_length=1)] = "127.0.0.1:50051"
-    timeout: Seconds = 0.25
 
 
 class PriceSection(Section):
@@ -120,6 +115,10 @@ class TenantSection(Section):
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
+    allowed_models: tuple[Name, ...] | None = None
+    requests_per_minute: _Rate | None = None
+    tokens_per_minute: _Rate | None = None
+    max_concurrent_requests: _Rate | None = None
     api_keys: tuple[ApiKeySection, ...] = ()
     certificates: tuple[CertificateName, ...] = ()
     idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0

@@ -18,6 +18,7 @@ from dispatcher_service.catalogue import (
     Catalogue,
 )
 from dispatcher_service.chat import OWNED_KEYS
+from dispatcher_service.scorer_sections import scorer_problems
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
@@ -41,6 +42,11 @@ def load_catalogue(path: Path) -> Catalogue:
     Raises:
         ConfigError: with every problem found, not only the first.
     """
+    return freezing.catalogue(read_file(path))
+
+
+def read_file(path: Path) -> FileSection:
+    """The file's sections, known to agree. Raises as `load_catalogue` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -53,13 +59,14 @@ def load_catalogue(path: Path) -> Catalogue:
         parsed = FileSection.model_validate(raw)
     except pydantic.ValidationError as error:
         raise ConfigError([f"{path}: {describe(problem)}" for problem in error.errors()]) from error
-    problems = _inconsistencies(parsed)
+    problems = inconsistencies(parsed)
     if problems:
         raise ConfigError([f"{path}: {problem}" for problem in problems])
-    return freezing.catalogue(parsed)
+    return parsed
 
 
-def _inconsistencies(file: FileSection) -> list[str]:
+def inconsistencies(file: FileSection) -> list[str]:
+    """What does not fit together, one line each: the key and the mend."""
     problems: list[str] = []
     models = [model.name for model in file.models]
     problems += [f"models: {name!r} stands twice: remove one" for name in _repeated(models)]
@@ -84,6 +91,7 @@ def _inconsistencies(file: FileSection) -> list[str]:
                 problems.append(f"tenants.{tenant_id}.{key}: no deployment serves {model!r}: add one")
         if tenant.strong_model == tenant.weak_model:
             problems.append(f"tenants.{tenant_id}.weak_model: same as strong_model: name two models")
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _allowed_problems(tenant, models)]
         problems += [
             f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
             for key in tenant.extra_body_keys
@@ -92,8 +100,20 @@ def _inconsistencies(file: FileSection) -> list[str]:
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
+    problems += scorer_problems(file.scorer)
     problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
+
+
+def _allowed_problems(tenant: TenantSection, models: list[str]) -> Iterator[str]:
+    if tenant.allowed_models is None:
+        return
+    for name in tenant.allowed_models:
+        if name not in models:
+            yield f".allowed_models: {_unknown('model', name, models)}"
+    for key, name in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
+        if name not in tenant.allowed_models:
+            yield f".{key}: {name!r} is not among allowed_models: add it there, or name another"
 
 
 def _dial_problems(tenant: TenantSection) -> Iterator[str]:

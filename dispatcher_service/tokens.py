@@ -79,7 +79,7 @@ def _principal(claims: Mapping[str, Any], policy: JwtPolicy) -> Principal:
     held = claims.get(policy.admin_claim)
     roles = held if isinstance(held, list) else [held]
     if policy.admin_value and policy.admin_value in roles:
-        return Principal(tenant_id="", is_admin=True)
+        return Principal(tenant_id="", is_admin=True, name=str(claims.get("sub", ""))[:100])
     tenant_id = claims.get(policy.tenant_claim)
     if not isinstance(tenant_id, str) or not tenant_id:
         raise BadToken

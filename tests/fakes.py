@@ -32,6 +32,9 @@ class FakeObserver:
     def overrun(self, tenant_id: str, cause: OverrunCause, amount: NanoUsd) -> None:
         self.events.append(("overrun", (cause, amount)))
 
+    def shares(self, wanted: Mapping[str, float]) -> None:
+        pass
+
     def overruns(self, totals: Mapping[OverrunCause, Overrun]) -> None:
         self.events.append(("overruns", totals))
 
@@ -63,7 +66,9 @@ class FakeScorer:
     pair_mismatch: bool = False
     calls: list[str] = field(default_factory=list)
 
-    async def score(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction | None:
+    async def score(
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+    ) -> Prediction | None:
         self.calls.append(chat.messages[-1].text)
         if self.win_probability is None:
             return None

@@ -99,6 +99,14 @@ class _Book:
         windows = {window.period: window for window in windows_at(at)}
         return all(self._spent.get(windows[limit.period], 0) + cost <= limit.amount for limit in self.limits)
 
+    def ends(self, call: Call, tier: Tier) -> float:
+        """When the window ends whose limit has no room for a call, and the least left."""
+        cost = call.strong_cost if tier is Tier.STRONG else call.weak_cost
+        windows = {window.period: window for window in windows_at(call.at)}
+        left = {limit.period: limit.amount - self._spent.get(windows[limit.period], 0) for limit in self.limits}
+        tightest = min((period for period in left if left[period] < cost), key=lambda period: left[period])
+        return windows[tightest].end
+
     def charge(self, cost: int, at: float) -> None:
         for window in windows_at(at):
             self._spent[window] = self._spent.get(window, 0) + cost
@@ -127,6 +135,10 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
             lease = pacing.forced(lease, plan.pacing, strong=call.forced_strong, estimate=estimate, now=call.at)
         wanted = decision.tier if decision is not None else Tier.STRONG if call.forced_strong else Tier.WEAK
         tier = _that_fits(call, wanted, plan, book)
+        if plan.pacing is not None and tier is not wanted:
+            lease = pacing.refused(lease, plan.pacing, until=book.ends(call, wanted))
+            if tier is not None:
+                lease = pacing.rerouted(lease, plan.pacing, strong=tier is Tier.STRONG)
         result = Result(
             call=call,
             tier=tier,
@@ -246,7 +258,8 @@ def share_of(plan: Plan) -> float | None:
     return next((target.share for target in targets if isinstance(target, ShareTarget)), None)
 
 
-def spend_of(plan: Plan) -> SpendTarget | None:
-    """The rate of spending that a plan holds; `None` if it holds none."""
+def spend_of(plan: Plan) -> Limit | None:
+    """The first limit that a plan paces; `None` if it paces none."""
     targets = plan.pacing.targets if plan.pacing is not None else ()
-    return next((target for target in targets if isinstance(target, SpendTarget)), None)
+    paced = {target.period for target in targets if isinstance(target, SpendTarget)}
+    return next((limit for limit in plan.limits if limit.period in paced), None)

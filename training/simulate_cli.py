@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # The dispatcher's pure modules need the standard library only; numpy and the like are imported when the command runs.
 from dispatcher_service import routing
 from dispatcher_service.budget import Limit, OnExhausted, Period
-from dispatcher_service.pacing_targets import PacingPolicy, Reference, ShareTarget, SpendTarget
+from dispatcher_service.pacing_targets import Reference, pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
 
 if TYPE_CHECKING:
@@ -154,20 +155,15 @@ def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
             raise UsageError(f"--{name}: write a number in [0, 1]")
     if arguments.gain is not None and not 0 < arguments.gain <= 1:
         raise UsageError("--gain: write a number in (0, 1]")
-    targets: list[ShareTarget | SpendTarget] = []
-    names: list[str] = []
-    if arguments.share is not None:
-        targets.append(ShareTarget(arguments.share))
-        names.append(f"share {arguments.share:g}")
-    if not arguments.no_pace:
-        targets += [SpendTarget(limit.amount, limit.period) for limit in limits]
+    names = [] if arguments.share is None else [f"share {arguments.share:g}"]
     names += [f"${limit.amount / NANO_USD_PER_USD:g} per {limit.period.value}" for limit in limits]
     alpha = arguments.alpha
     if alpha is None:
         share = 0.5 if arguments.share is None else arguments.share
         alpha = routing.alpha_for_share(reference.quantiles, share)
-    more = {} if arguments.gain is None else {"gain": arguments.gain}
-    policy = PacingPolicy(targets=tuple(targets), **more) if targets else None
+    policy = pacing_policy(share=arguments.share, alpha=None, limits=() if arguments.no_pace else limits)
+    if policy is not None and arguments.gain is not None:
+        policy = replace(policy, gain=arguments.gain)
     on_exhausted = OnExhausted(arguments.on_exhausted)
     wanted = Plan(name=", ".join(names), pacing=policy, alpha=alpha, limits=limits, on_exhausted=on_exhausted)
     fixed = Plan(name=f"fixed α {alpha:.3f}", alpha=alpha, limits=limits, on_exhausted=on_exhausted)

@@ -54,7 +54,7 @@ def worst_window(replay: Replay, windows: Sequence[WindowSummary]) -> str:
     """For a rate of spending the window that cost most beside the limit, else the share that is farthest off."""
     spend, share = spend_of(replay.plan), share_of(replay.plan)
     if spend is not None:
-        return f"{max(window.cost for window in windows) / spend.limit:.0%} of limit"
+        return f"{max(window.cost for window in windows) / spend.amount:.0%} of limit"
     if share is None:
         low, high = (pick(window.share for window in windows) for pick in (min, max))
         return f"{low:.1%} to {high:.1%}"
@@ -137,7 +137,7 @@ def write_plot(path: Path, replays: Sequence[Replay], windows: Windows, *, title
         if share is not None:
             upper.axhline(100 * share, color=colour, linestyle="--", linewidth=0.8)
         if spend is not None:
-            middle.axhline(spend.limit / NANO_USD_PER_USD, color=colour, linestyle="--", linewidth=0.8)
+            middle.axhline(spend.amount / NANO_USD_PER_USD, color=colour, linestyle="--", linewidth=0.8)
     upper.set(title=title, ylabel="strong calls per window, %", ylim=(0, 100))
     middle.set(ylabel="cost per window, USD")
     middle.set_ylim(bottom=0)

@@ -46,5 +46,5 @@ def open_ledger(url: str, *, timeout: float = 1.0) -> Ledger:
         # The `redis` extra is needed only here.
         from dispatcher_service.ledger.redis import RedisLedger, connect  # noqa: PLC0415
 
-        return RedisLedger(connect(url, timeout=timeout))
+        return RedisLedger(connect(url, timeout=timeout), patience=timeout)
     raise ValueError(f"{kind}: a ledger is memory:, sqlite:PATH or redis://host:port/db")

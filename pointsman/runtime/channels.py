@@ -58,6 +58,18 @@ class ClientTls:
         return [file for file in (self.ca, self.certificate, self.key) if file is not None]
 
 
+Signature = tuple[int, int, int] | None
+
+
+def signature(file: Path) -> Signature:
+    """Differs when a file was replaced, also behind a symbolic link, as Kubernetes does; `None` if there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 def open_channel(
     target: str, *, tls: ClientTls | None = None, service_config: Mapping[str, Any] = ROUND_ROBIN
 ) -> grpc.aio.Channel:

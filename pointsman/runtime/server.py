@@ -10,6 +10,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from pointsman.runtime.channels import MAX_MESSAGE_BYTES
+from pointsman.runtime.decoding import StrictServer
 from pointsman.runtime.logs import fields
 from pointsman.runtime.tls import Certificates, ServerTls, TlsError
 
@@ -46,6 +48,7 @@ class ServerSpec:
         drain_seconds: how long calls in flight may finish after SIGTERM before they are cancelled.
         reflection: offer gRPC server reflection.
         tls: certificate of the gRPC port; `None` speaks in the clear.
+        interceptors: see every call before its body is read.
     """
 
     service: str
@@ -56,6 +59,7 @@ class ServerSpec:
     drain_seconds: float
     reflection: bool
     tls: ServerTls | None = None
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 
 
 async def serve(
@@ -82,22 +86,27 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
 
     server = grpc.aio.server(
+        interceptors=tuple(spec.interceptors),
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             # Without this a second process binds the same port and takes half of the traffic, silently.
             ("grpc.so_reuseport", 0),
+            # Calls that wait for the event loop: above the first number some are cut off, above the second all.
+            ("grpc.server.max_pending_requests", 1_000),
+            ("grpc.server.max_pending_requests_hard_limit", 3_000),
             # Clients ask whether we are still there (see channels.py) more often than gRPC likes by default.
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
-        ]
+        ],
     )
     health = HealthServicer()
     watched = ("", *spec.grpc_services)
     await _set_health(health, watched, serving=False)  # HealthServicer starts as SERVING.
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    register(server)
+    # What it passes on is what generated code calls of a server.
+    register(cast("grpc.aio.Server", StrictServer(server)))
     if spec.reflection:
         names = (*spec.grpc_services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)

@@ -15,6 +15,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from pointsman.runtime.channels import Signature, signature
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,10 @@ class Certificates:
     def _current(self) -> _Loaded:
         """What the files hold, or held when they were last good."""
         with self._lock:
-            signature = self._signature()
+            found = self._signature()
             # Files that failed are not read again at each handshake: only when one of them changes.
-            if signature != self._seen:
-                self._seen = signature
+            if found != self._seen:
+                self._seen = found
                 try:
                     self._loaded = _load(self._tls)
                 except TlsError as error:
@@ -105,17 +106,8 @@ class Certificates:
     def _expiry_in(self) -> float:
         return self._loaded.expires_at - self._wall_clock()
 
-    def _signature(self) -> list[tuple[int, int, int] | None]:
-        """Differs whenever a file was replaced, also behind a symbolic link, as Kubernetes does."""
-        signature: list[tuple[int, int, int] | None] = []
-        for file in self._tls.files:
-            try:
-                stat = file.stat()
-            except OSError:
-                signature.append(None)
-            else:
-                signature.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-        return signature
+    def _signature(self) -> list[Signature]:
+        return [signature(file) for file in self._tls.files]
 
 
 def _load(tls: ServerTls) -> _Loaded:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from dispatcher_service.decision_log_otlp import OtlpLines
+from dispatcher_service.records.decision_log_otlp import OtlpLines
 from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
@@ -18,8 +19,12 @@ from tests.otlp_receiver import OtlpReceiver, otlp_receiver
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually, run_to_end
 from tests.valkey import ValkeyServer
 from training import data as training_data
+from training.cli import DEFAULT_ARTIFACT
 
-TENANTS = {"default": 'log_text = true\nshadow = { alpha = 0.0 }\nsticky = "strong"'}
+TENANTS = {
+    "default": 'log_text = true\nshadow = { alpha = 0.0, scorer = "candidate" }\nsticky = "strong"',
+    "fixed": 'usd_per_day = 0.01\non_exhausted = "degrade"\nallow_alpha_override = true',
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +35,8 @@ def upstream() -> Iterator[OpenAIServer]:
 
 @pytest.fixture(scope="module")
 def scorer() -> Iterator[ServiceProcess]:
-    with ServiceProcess("scorer_service", env=SCORER_PORTS) as process:
+    artifacts = f"default={DEFAULT_ARTIFACT},candidate={DEFAULT_ARTIFACT}"
+    with ServiceProcess("scorer_service", env={**SCORER_PORTS, "SCORER_ARTIFACTS": artifacts}) as process:
         yield process.wait_until_serving()
 
 
@@ -49,18 +55,32 @@ def ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
+def log(ledger: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The decision log, which both replicas append to."""
+    return tmp_path_factory.mktemp("log") / "decisions.jsonl"
+
+
+@pytest.fixture(scope="module")
 def replicas(
-    ledger: str, scorer: ServiceProcess, upstream: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
+    ledger: str, log: Path, scorer: ServiceProcess, upstream: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[ServiceProcess]]:
-    folders = [tmp_path_factory.mktemp("replica") for _ in range(2)]
     processes = [
         start_dispatcher(
-            folder, scorer=scorer.grpc, upstream=upstream.base_url, tenants=TENANTS, DISPATCHER_LEDGER=ledger
+            tmp_path_factory.mktemp("replica"),
+            scorer=scorer.grpc,
+            upstream=upstream.base_url,
+            tenants=TENANTS,
+            environment={"DISPATCHER_LEDGER": ledger, "DISPATCHER_DECISION_LOG": str(log)},
         )
-        for folder in folders
+        for _ in range(2)
     ]
     with processes[0] as one, processes[1] as two:
         yield [one.wait_until_serving(), two.wait_until_serving()]
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The whole lines so far."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def _decision(caller: Caller, request_id: str) -> records_pb2.GetDecisionResponse:
@@ -115,6 +135,34 @@ async def test_a_tool_loop_goes_on_at_another_replica_without_a_conversation_id(
         assert (result.model, result.reason) == (WEAK, decision_pb2.REASON_TOOL_LOOP)
 
 
+async def test_a_hard_limit_stands_above_the_tool_loop_and_that_above_the_conversation(
+    replicas: list[ServiceProcess],
+) -> None:
+    """$0.01 a day: a strong answer of 4,096 tokens may cost $0.12, a weak one $0.0025."""
+    async with Caller(replicas[0].grpc, "fixed") as caller:
+        first = chat("call a tool")
+        first.max_tokens = 8
+        called = await _complete(caller, first, alpha=0.0, conversation_id="c-limit")
+        assert called.decision.model == STRONG
+        loop = chat("call a tool")
+        loop.messages.add(role=chat_pb2.ROLE_ASSISTANT, tool_calls=called.choices[0].tool_calls)
+        loop.messages.add(role=chat_pb2.ROLE_TOOL, tool_call_id="call_0", content=[chat_pb2.ContentPart(text="42")])
+        loop.max_tokens = 4096
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _complete(caller, loop, alpha=1.0, conversation_id="c-limit")
+        status = decode(caught.value)
+        assert status is not None
+        assert (status.code, status.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXHAUSTED")
+
+        turn = chat("go on")
+        turn.max_tokens = 4096
+        degraded = (await _complete(caller, turn, alpha=1.0, conversation_id="c-limit")).decision
+        assert (degraded.model, degraded.reason) == (WEAK, decision_pb2.REASON_BUDGET_DEGRADED)
+        turn.max_tokens = 8
+        again = (await _complete(caller, turn, alpha=1.0, conversation_id="c-limit")).decision
+        assert (again.model, again.reason) == (STRONG, decision_pb2.REASON_STICKY_CONVERSATION)
+
+
 async def test_any_replica_says_why_a_request_was_weak(replicas: list[ServiceProcess]) -> None:
     async with Caller(replicas[0].grpc) as one, Caller(replicas[1].grpc) as two:
         answer = await one.complete("why? write to ada@example.com", alpha=1.0, request_id="why-1")
@@ -126,12 +174,15 @@ async def test_any_replica_says_why_a_request_was_weak(replicas: list[ServicePro
             found = await _decision(two, "why-1")
     assert found.record.decision == answer.decision
     assert found.explanation.startswith(f"It went weak, to {WEAK}: the probability")
-    assert "in its shadow, would have gone strong" in found.explanation
-    assert [shadow.tier for shadow in found.record.shadows] == [decision_pb2.TIER_STRONG]
+    assert "Another dial, in its shadow, would have gone strong" in found.explanation
+    dial, other = found.record.shadows
+    assert (dial.kind, dial.tier) == (decision_pb2.SHADOW_KIND_DIAL, decision_pb2.TIER_STRONG)
+    assert (other.kind, other.scorer) == (decision_pb2.SHADOW_KIND_SCORER, "candidate")
+    assert other.win_probability == pytest.approx(answer.decision.win_probability, abs=1e-6)  # the same artefact twice
     assert [message.text for message in found.record.text.messages] == ["why? write to [email]"]
 
 
-async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[ServiceProcess]) -> None:
+async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[ServiceProcess], log: Path) -> None:
     async with Caller(replicas[0].grpc) as one, Caller(replicas[1].grpc) as two:
         await one.complete("rate me", request_id="rated")
         await _eventually_decided(two, "rated")
@@ -142,6 +193,12 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
                 timeout=10,
             )
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
+    for _ in eventually():
+        rated = [line for line in _lines(log) if line["request_id"] == "rated"]
+        if len(rated) == 3:
+            break
+    assert [line["kind"] for line in rated] == ["RECORD_KIND_DECISION", *["RECORD_KIND_FEEDBACK"] * 2]
+    assert (rated[1]["rating"], rated[2]["preference"]) == (1.0, "PREFERENCE_OTHER")
 
 
 async def test_feedback_becomes_training_data(replicas: list[ServiceProcess], ledger: str, tmp_path: Path) -> None:
@@ -195,6 +252,8 @@ async def test_another_tenant_finds_rates_and_erases_nothing(replicas: list[Serv
             status = decode(caught.value)
             assert status is not None
             assert (status.code, status.reason) == (grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+        repeated = await other.complete("mine", request_id="mine")
+        assert repeated.idempotency == dispatcher_pb2.IDEMPOTENCY_KEPT  # its own answer, and not the owner's again
         erased = await other.records.EraseConversation(
             records_pb2.EraseConversationRequest(conversation_id="mine"), metadata=other.metadata, timeout=10
         )
@@ -225,6 +284,17 @@ async def test_an_erased_conversation_is_forgotten_on_every_replica(
         await one.records.EraseTenant(records_pb2.EraseTenantRequest(), metadata=one.metadata, timeout=10)
         with pytest.raises(grpc.aio.AioRpcError):
             await _decision(two, "forget")
+
+
+async def test_an_erased_answer_is_not_repeated(replicas: list[ServiceProcess]) -> None:
+    async with Caller(replicas[0].grpc) as one, Caller(replicas[1].grpc) as two:
+        named = {"request_id": "repeat", "conversation_id": "c-repeat"}
+        await one.complete("say it again", **named)
+        assert (await two.complete("say it again", **named)).idempotency == dispatcher_pb2.IDEMPOTENCY_REPLAYED
+        await two.records.EraseConversation(
+            records_pb2.EraseConversationRequest(conversation_id="c-repeat"), metadata=two.metadata, timeout=10
+        )
+        assert (await one.complete("say it again", **named)).idempotency != dispatcher_pb2.IDEMPOTENCY_REPLAYED
 
 
 @pytest.mark.parametrize(

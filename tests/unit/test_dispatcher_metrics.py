@@ -26,10 +26,13 @@ LABELS = {
     "pair_mismatch": {"tenant"},
     "attempts_total": {"deployment", "result"},
     "upstream_in_flight": {"deployment"},
+    "drains_total": {"result"},
     "breaker_state": {"deployment"},
+    "tasks": set(),
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
-    "scorer_seconds_count": {"result"},
+    "scorer_seconds_count": {"scorer", "result"},
+    "scorer_breaker_state": {"scorer"},
     "upstream_seconds_count": {"model"},
     "time_to_first_token_seconds_count": {"model"},
     "overhead_seconds_count": {"method"},
@@ -52,11 +55,13 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics.call_ended("Complete", "OK", 0.1)
     metrics.call_failed("INVALID_REQUEST")
     metrics.authenticated(Method.API_KEY, Result.OK)
-    metrics.scorer_called("OK", 0.01)
+    metrics.scorer_called("main", "OK", 0.01)
+    metrics.watch_scorers({"main": lambda: BreakerState.CLOSED})
     with metrics.in_flight("Complete"):
         pass
     metrics.attempt_began("d")
     metrics.attempt_ended("d", AttemptResult.OK)
+    metrics.drained("finished")
     metrics.watch_breakers({"d": lambda: BreakerState.OPEN})
     bench = Bench(upstream=FakeUpstream(usage=None))
     _ = [event async for event in bench.dispatcher.stream(request())]

@@ -12,10 +12,10 @@ from dispatcher_service.chat import Chat, Message, Role, Text
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
-from dispatcher_service.redaction import Redact, mask
-from dispatcher_service.shadows import ShadowChoice
+from dispatcher_service.records.recorder import Recorder
+from dispatcher_service.records.redaction import Redact, mask
+from dispatcher_service.records.shadows import ShadowChoice
+from dispatcher_service.records.store import RecordStore
 from pointsman.dispatcher.v1 import decision_pb2
 from tests.fakes import FakeScorer
 from tests.unit.test_dispatch import Bench, request
@@ -37,6 +37,9 @@ class ListLines:
         if self.error is not None:
             raise self.error
         self.lines += lines
+
+    def tend(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -76,11 +79,19 @@ class Desk:
         running = asyncio.create_task(self.recorder.run())
         try:
             yield
+            await self.kept()
         finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+            self.recorder.stop()
+            await asyncio.wait_for(running, 10)
             await self.recorder.close()
+
+    async def kept(self) -> None:
+        """Wait until nothing waits."""
+        for _ in range(1000):
+            if not self.recorder.waiting:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("records wait")
 
     def _redact(self, text: str) -> str:
         return self.redact(text)
@@ -243,3 +254,29 @@ async def test_a_request_that_was_refused_before_a_decision_has_a_record_too() -
         desk.recorder.record(desk.bench.outcomes[-1])
     (line,) = map(json.loads, desk.lines.lines)
     assert (line["status"], line["error_reason"]) == ("PERMISSION_DENIED", "FORBIDDEN")
+
+
+async def test_a_batch_that_fails_for_whatever_reason_is_counted_and_the_next_one_is_kept() -> None:
+    desk = Desk()
+    outcome = await desk.outcome(request_id="r-1")
+    async with desk.open():
+        desk.lines.error = ValueError("a defect of ours")  # type: ignore[assignment]
+        desk.recorder.record(outcome)
+        await desk.kept()
+        desk.lines.error = None
+        desk.recorder.record(outcome)
+    assert len(desk.lines.lines) == 1
+    assert desk.lost == {"queue": 1}
+
+
+async def test_what_waits_at_the_end_is_written_and_what_cannot_wait_is_counted() -> None:
+    desk = Desk(log_text=True)
+    outcome = await desk.outcome(request_id="r-1")
+    async with desk.open():
+        for _ in range(50):
+            desk.recorder.record(outcome)
+    assert (len(desk.lines.lines), desk.lost) == (50, {})
+    idle = Desk()
+    idle.recorder.record(outcome)  # nobody works on it
+    await idle.recorder.close()
+    assert (idle.lines.lines, idle.lost) == ([], {"queue": 1})

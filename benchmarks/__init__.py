@@ -1,0 +1,1 @@
+"""Load generators and comparisons, runnable by anyone: see README.md."""
