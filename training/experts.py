@@ -96,6 +96,12 @@ class Labels:
         return np.concatenate([labelled.labels for labelled in self.sets])
 
     @property
+    def experts(self) -> list[tuple[str, ...]]:
+        """The sets of each expert that has any labels, in the order of `EXPERTS`."""
+        present = {labelled.name for labelled in self.sets}
+        return [names for names in EXPERTS.values() if present & set(names)]
+
+    @property
     def groups(self) -> list[str]:
         """What prompts of one group begin with, [labelled]."""
         return [prompt[:GROUP_CHARACTERS] for labelled in self.sets for prompt in labelled.prompts]
@@ -116,8 +122,8 @@ class Labels:
 def chat_targets(labelled: LabelledSet, arena: AnswerMatrix) -> Doubles:
     """How badly models like the weak one fare on a prompt, scaled like the other sets' targets.
 
-    A judge's rating of a single answer is mostly noise, and a strong model's ratings crowd at the top; the mean over the
-    weak model and those of its level says more about where strength is needed than the pair's own difference.
+    A judge's rating of a single answer is mostly noise, and a strong model's ratings crowd at the top; the mean over
+    the weak model and those of its level says more about where strength is needed than the pair's own difference.
     """
     rating = labelled.weak.copy()
     level = np.nanmean(arena.quality, axis=0)
@@ -131,11 +137,11 @@ def chat_targets(labelled: LabelledSet, arena: AnswerMatrix) -> Doubles:
 
 
 def teach(view: View, labels: Labels, *, landmarks: int, seed: int) -> tuple[Expert, ...]:
-    """Experts that learn from the labels, in the order of `EXPERTS`."""
+    """Experts that learn from the labels, in the order of `labels.experts`."""
     profiles = view.profiles
     return tuple(
         _teach_one(view.features, profiles, labels, labels.rows(names), landmarks=landmarks, seed=seed)
-        for names in EXPERTS.values()
+        for names in labels.experts
     )
 
 
@@ -167,7 +173,7 @@ def distil(
     """
     profiles = view.profiles
     students = []
-    for number, (names, teacher) in enumerate(zip(EXPERTS.values(), teachers, strict=True)):
+    for number, (names, teacher) in enumerate(zip(labels.experts, teachers, strict=True)):
         labelled = labels.rows(names)
         unlabelled = np.flatnonzero(home == number)
         unlabelled = unlabelled[unlabelled >= len(labels.targets)]
@@ -196,7 +202,7 @@ class Gate:
         """Learn which expert's set a prompt is from; sets count alike, and `strength` is sklearn's C."""
         forms = view.features[: len(labels.targets), : view.form].astype(np.float64)
         member = np.zeros(len(forms), np.int64)
-        for number, names in enumerate(EXPERTS.values()):
+        for number, names in enumerate(labels.experts):
             member[labels.rows(names)] = number
         # Surface features have unit mean square together; the regression wants it of each.
         spread = np.sqrt(view.form)

@@ -34,6 +34,8 @@ class Config:
     set_balance: float = 0.5
     """A set of n prompts counts as n^(1 − set_balance) in the calibration."""
     folds: int = 10
+    without: str = ""
+    """A labelled set to leave out, to measure transfer to it."""
 
 
 def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArtifact:
@@ -42,7 +44,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     Raises:
         TrainingError: data, encoder or result is not what it should be.
     """
-    material = views.read(data)
+    material = views.read(data, config.without)
     labels = material.labels(config.folds, config.seed)
     features, view = views.kernel_view(material, progress)
     progress(STEPS, 1, 3)

@@ -1,5 +1,6 @@
 """What the `kernel` and the `static` router see of a set of prompts: their features and difficulty heads on these."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +47,23 @@ class Material:
         return Labels.of(self.corpus.labelled, self.arena, folds, seed)
 
 
-def read(data: Path) -> Material:
+def read(data: Path, without: str = "") -> Material:
     """Read the data folder.
 
+    Args:
+        data: holds `eval/` and `train/`.
+        without: a labelled set to leave out, prompts and all.
+
     Raises:
-        CorpusError: a file is missing.
+        CorpusError: a file is missing, or there is no such set.
         EncoderMissingError: the encoder is not there.
     """
     material, model = corpus.read(data), minilm.load()
+    names = [labelled.name for labelled in material.labelled]
+    if without and without not in names:
+        raise corpus.CorpusError(f"there is no labelled set {without!r} to leave out: one of {', '.join(names)}")
+    kept = tuple(labelled for labelled in material.labelled if labelled.name != without)
+    material = dataclasses.replace(material, labelled=kept)
     *sets, arena = matrices.read_matrices(data)
     labelled = [prompt for labelled_set in material.labelled for prompt in labelled_set.prompts]
     prompts = (*labelled, *(prompt for matrix in sets for prompt in matrix.prompts))

@@ -99,7 +99,7 @@ class KernelRouter:
     def _states(self, rows: Sequence[Sequence[int]]) -> Floats:
         graph = GraphBuilder()
         ids, mask = (graph.input(name, ["batch", "tokens"]) for name in ("input_ids", "attention_mask"))
-        shape = ["batch", len(LAYERS), minilm.WIDTH]
+        shape: list[str | int] = ["batch", len(LAYERS), minilm.WIDTH]
         built = graph.build({"states": (add_states(graph, self.model, ids, mask), shape)}, "states")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
