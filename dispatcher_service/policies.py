@@ -128,6 +128,12 @@ class Policies:
         """The tenant's own overlay, or that of `EVERYONE`."""
         return self._state.overlays.get(tenant_id, Overlay())
 
+    def overrides_in_force(self) -> int:
+        """How many overrides, of tenants or of everyone, have not expired."""
+        now = self._wall_clock()
+        overlays = self._state.overlays.values()
+        return sum(now < each.override.expires_at for own in overlays for each in own.overrides)
+
     def ignored(self, tenant_id: str) -> tuple[str, ...]:
         """Why the tenant's overlay is not in force; empty if it is."""
         return self._state.ignored.get(tenant_id, ())
