@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher_service.catalogue import Canary, ScorerEndpoint, ScorerTarget
+from dispatcher_service.scorer_targets import Canary, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorers import MAIN, assigned
 from pointsman.client import Message, Role, ScorerClient
 from tests.dispatchers import Caller, start_dispatcher
