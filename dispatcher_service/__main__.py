@@ -251,10 +251,13 @@ def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
 
 def _open_policies(settings: Settings, ledger: Ledger, registry: CollectorRegistry) -> Policies:
     path = Path(settings.config or str(resources.files("dispatcher_service") / "default.toml"))
+    metrics = PolicyMetrics(registry)
     try:
-        return Policies(path, documents=ledger, observe=PolicyMetrics(registry), wall_clock=time.time)
+        policies = Policies(path, documents=ledger, observe=metrics, wall_clock=time.time)
     except ConfigError as error:
         raise StartError(str(error)) from error
+    metrics.watch_overrides(policies.overrides_in_force)
+    return policies
 
 
 def _open_credentials(catalogue: Catalogue) -> Credentials:

@@ -13,7 +13,6 @@ logged, gauged, and in force again once it fits.
 """
 
 import asyncio
-import json
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dispatcher_service import freezing, overlay
+from dispatcher_service.audit_trail import AuditTrail, Entry
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.errors import Busy, InvalidRequest, LedgerUnavailable, NotFound
 from dispatcher_service.layers import Documents
@@ -36,8 +36,6 @@ FILE_SECONDS = 2.0
 OVERLAY_SECONDS = 5.0
 
 _DOCUMENT = "policy"
-_TRAIL = "policy-trail"
-_TRAIL_LENGTH = 500
 _TRIES = 8
 
 Accept = Callable[[Catalogue], None]
@@ -52,14 +50,6 @@ class Observe(Protocol):
 
     def overlays_in_force(self, *, applied: int, ignored: int) -> None:
         """Of so many tenants; ignored ones do not fit the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the audit trail."""
-
-    change: Change
-    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +81,7 @@ class Policies:
         """
         self._path = path
         self._documents = documents
+        self._trail = AuditTrail(documents)
         self._observe = observe
         self._accept: Accept = lambda _: None
         self._tasks: set[asyncio.Task[object]] = set()
@@ -136,6 +127,12 @@ class Policies:
     def overlay_of(self, tenant_id: str) -> Overlay:
         """The tenant's own overlay, or that of `EVERYONE`."""
         return self._state.overlays.get(tenant_id, Overlay())
+
+    def overrides_in_force(self) -> int:
+        """How many overrides, of tenants or of everyone, have not expired."""
+        now = self._wall_clock()
+        overlays = self._state.overlays.values()
+        return sum(now < each.override.expires_at for own in overlays for each in own.overrides)
 
     def ignored(self, tenant_id: str) -> tuple[str, ...]:
         """Why the tenant's overlay is not in force; empty if it is."""
@@ -198,16 +195,14 @@ class Policies:
                 continue
             self._take(version + 1, wanted)
             logger.info("a policy was changed", extra=fields(tenant=tenant_id, change=after.summary, **asdict(change)))
-            await self._append(tenant_id, before, after)
+            await self._trail.append(tenant_id, before, after)
             return
         raise Busy("policies are being changed by others at the same time: try again")
 
     async def trail(self, tenant_id: str) -> list[Entry]:
         """The latest changes, the newest first; some 500 are kept."""
-        document = await self._documents.get_document(tenant_id, _TRAIL)
-        entries = _read_trail(document.body if document is not None else b"[]")
         _, overlays = await self._read()
-        return _with_latest(entries, overlays.get(tenant_id, Overlay()))[::-1]
+        return (await self._trail.entries(tenant_id, overlays.get(tenant_id, Overlay())))[::-1]
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[object] = asyncio.create_task(work)
@@ -230,17 +225,6 @@ class Policies:
             except Exception:
                 # Following must go on: what is in force stays in force.
                 logger.exception("the configuration could not be followed")
-
-    async def _append(self, tenant_id: str, before: Overlay, after: Overlay) -> None:
-        """Bring the trail up to the overlay, which holds its latest change: none is lost if this fails."""
-        for _ in range(_TRIES):
-            document = await self._documents.get_document(tenant_id, _TRAIL)
-            entries = _read_trail(document.body if document is not None else b"[]")
-            entries = _with_latest(_with_latest(entries, before), after)[-_TRAIL_LENGTH:]
-            body = json.dumps([{**asdict(entry.change), "summary": entry.summary} for entry in entries]).encode()
-            expected = document.version if document is not None else 0
-            if await self._documents.put_document(tenant_id, _TRAIL, body, expected=expected):
-                return
 
     async def _read(self) -> tuple[int, Overlays]:
         document = await self._documents.get_document(EVERYONE, _DOCUMENT)
@@ -302,16 +286,6 @@ def _problems(file: FileSection, tenant_id: str, wanted: Overlay) -> list[str]:
     except OverlayError as error:
         return error.problems
     return inconsistencies(file.model_copy(update={"tenants": {**file.tenants, tenant_id: laid}}))
-
-
-def _with_latest(entries: list[Entry], own: Overlay) -> list[Entry]:
-    if own.latest is None or any(entry.change.id == own.latest.id for entry in entries):
-        return entries
-    return [*entries, Entry(own.latest, own.summary)]
-
-
-def _read_trail(body: bytes) -> list[Entry]:
-    return [Entry(overlay.change(raw), str(raw["summary"])) for raw in json.loads(body)]
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

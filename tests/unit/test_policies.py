@@ -214,6 +214,7 @@ async def test_overrides_for_everyone_come_after_a_tenants_own(path: Path, ledge
     tenants = replica.policies.catalogue().tenants
     assert [each.kind for each in tenants["acme"].overrides] == [OverrideKind.ALL_STRONG, OverrideKind.ALL_WEAK]
     assert [each.kind for each in tenants["zeta"].overrides] == [OverrideKind.ALL_WEAK]
+    assert replica.policies.overrides_in_force() == 2
 
 
 async def test_the_trail_says_who_why_and_what_the_newest_first(path: Path, ledger: MemoryLedger) -> None:
