@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
 from dispatcher_service.admin_servicer import BudgetServicer
+from dispatcher_service.admitting import Admitting
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
@@ -41,13 +42,13 @@ from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.policies import Policies
 from dispatcher_service.policy_metrics import PolicyMetrics
-from dispatcher_service.recording import Recording
-from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
-from dispatcher_service.records_servicer import RecordServicer
+from dispatcher_service.records.recording import Recording
+from dispatcher_service.records.servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records.servicer import RecordServicer
+from dispatcher_service.records.telemetry import open_tracing
 from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
-from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.upstream import OpenAIUpstream
@@ -113,6 +114,8 @@ async def _serve(settings: Settings) -> None:
         tracing=tracing,
     )
 
+    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics, service=SERVICE)
+
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
         notices.observe(outcome)
@@ -140,7 +143,7 @@ async def _serve(settings: Settings) -> None:
         observe=recording.metrics.conversation_store,
     )
     idempotent = Idempotent(
-        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+        admitting.layer(conversations), documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
     )
     auth = Authenticator(
         mode=catalogue.auth.mode,
@@ -153,6 +156,7 @@ async def _serve(settings: Settings) -> None:
     servicer = DispatcherServicer(
         dispatcher=idempotent,
         auth=auth,
+        admission=admitting.door,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
         tracing=tracing,
@@ -180,6 +184,7 @@ async def _serve(settings: Settings) -> None:
         _warn_of_exposure(settings, catalogue)
         money.start()
         recording.start()
+        admitting.start()
         await policies.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
@@ -190,6 +195,7 @@ async def _serve(settings: Settings) -> None:
         await conversations.close()
         await money.close()
         await recording.close()
+        await admitting.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -206,6 +212,7 @@ async def _serve(settings: Settings) -> None:
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
             tls=entry.server_tls(settings, prefix=PREFIX),
+            interceptors=[admitting.interceptor],
         ),
         register=register,
         prepare=prepare,

@@ -183,6 +183,15 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """How much a tenant may ask for, `None` for any amount. See `admission.Rate` for what each counts."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
     """Who pays, for which pair, how the dial stands, and what it may cost.
 
@@ -217,6 +226,7 @@ class TenantPolicy:
     shadow: Shadow | None = None
     idempotency_retention: float = 600.0
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
+    rates: RateLimits = RateLimits()
     overrides: tuple[Override, ...] = ()
     """What operators turned it to, the tenant's own before everyone's; some may have expired."""
 

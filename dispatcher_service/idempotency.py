@@ -14,8 +14,8 @@ Per tenant and request id there is one document beside the ledger, so that repli
 
 A document holds the answer's text: text at rest, for as long as results are kept. Its name is a hash.
 
-*Failure*: a request is not begun while its document cannot be read or claimed. An answer that cannot be kept is given
-all the same, and says so.
+*Failure*: a request is not begun while its document cannot be read or claimed, unless its tenant's `on_ledger_failure`
+would rather have answers than none. An answer that cannot be kept is given all the same, and says so.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from typing import Any
 
 from dispatcher_service import kept
 from dispatcher_service.answer import Delta, Idempotency
-from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.catalogue import Catalogue, OnLedgerFailure, TenantPolicy
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import FirstFailed, IdempotencyConflict, InFlight, LedgerUnavailable, PointsmanError
@@ -112,8 +112,8 @@ class Idempotent:
         claim = await self._begin(request)
         if isinstance(claim, Result):
             return claim.answer()
-        if claim is None:
-            return await self._inner.complete(request)
+        if isinstance(claim, Idempotency):
+            return replace(await self._inner.complete(request), idempotency=claim)
         async with self._holding(claim):
             answer = await self._inner.complete(request)
             return replace(answer, idempotency=await self._keep(claim, Result.of(answer)))
@@ -125,10 +125,10 @@ class Idempotent:
             for event in claim.events():
                 yield event
             return
-        if claim is None:
+        if isinstance(claim, Idempotency):
             async with contextlib.aclosing(self._inner.stream(request)) as events:
                 async for event in events:
-                    yield event
+                    yield replace(event, idempotency=claim) if isinstance(event, Finished) else event
             return
         assembly = kept.Assembly()
         async with self._holding(claim), contextlib.aclosing(self._inner.stream(request)) as events:
@@ -147,11 +147,20 @@ class Idempotent:
         """Wait for claims that are being given up."""
         await asyncio.gather(*self._background)
 
-    async def _begin(self, request: Request) -> _Claim | Result | None:
-        """A claim; or the result that is kept; `None` for a request that takes no part."""
+    async def _begin(self, request: Request) -> _Claim | Result | Idempotency:
+        """A claim; or the result that is kept; or what to say of a request that takes no part."""
         policy = self._catalogue().tenants.get(request.tenant_id)
         if policy is None or not request.caller_named or policy.idempotency_retention <= 0:
-            return None
+            return Idempotency.OFF
+        try:
+            return await self._claimed(request, policy)
+        except LedgerUnavailable:
+            if policy.on_ledger_failure is OnLedgerFailure.REJECT:
+                raise
+            self._observe("not_kept")
+            return Idempotency.NOT_KEPT
+
+    async def _claimed(self, request: Request, policy: TenantPolicy) -> _Claim | Result:
         claim = _Claim(
             tenant_id=request.tenant_id,
             name=result_document(request.request_id),

@@ -13,7 +13,7 @@ import openai
 from openai import AsyncOpenAI, AsyncStream
 from openai.types.chat import ChatCompletionChunk
 
-from dispatcher_service import openai_client, openai_wire
+from dispatcher_service import openai_body, openai_client, openai_wire
 from dispatcher_service.answer import Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
@@ -48,7 +48,7 @@ class OpenAIUpstream:
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
                 completion = await client.chat.completions.create(
-                    **openai_wire.body(deployment, chat),
+                    **openai_body.body(deployment, chat),
                     stream=False,
                     timeout=patience.client_timeout(),
                     extra_headers=headers,
@@ -63,7 +63,7 @@ class OpenAIUpstream:
             client, headers = self._prepared(deployment)
             async with patience.first_token():
                 stream = await client.chat.completions.create(
-                    **openai_wire.body(deployment, chat),
+                    **openai_body.body(deployment, chat),
                     stream=True,
                     # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
                     stream_options={"include_usage": True},

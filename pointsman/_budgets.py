@@ -211,7 +211,7 @@ class BudgetClient:
         return _policy(response.policy)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return metadata(self._tenant, self._credential)
+        return metadata(self._tenant, self._credential, self._timeout)
 
 
 def _values(values: Mapping[str, Any]) -> budget_pb2.PolicyValues:

@@ -10,7 +10,7 @@ _GROUPS = (
     ("training.cli", "evaluate"),
     ("training.simulate_cli", "evaluate"),
     ("dispatcher_service.ledger.cli", "dispatcher,redis"),
-    ("dispatcher_service.decisions_cli", "dispatcher,redis"),
+    ("dispatcher_service.records.cli", "dispatcher,redis"),
     ("dispatcher_service.cli", "dispatcher"),
     ("pointsman.budget_cli", "dispatcher"),
 )

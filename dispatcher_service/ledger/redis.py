@@ -259,6 +259,9 @@ class RedisLedger:
             async for key in self._client.scan_iter(match=pattern, count=1000):
                 yield key
 
+    async def scrub(self) -> None:
+        """The server's files are its operator's (see the contract)."""
+
     async def close(self) -> None:
         await self._client.aclose()
 

@@ -368,6 +368,24 @@ async def test_documents_are_found_and_deleted_by_prefix_for_one_tenant(ledger: 
     assert await ledger.put_document("acme", "other", b"", expected=0)
 
 
+def _files_hold(folder: Path, text: bytes) -> bool:
+    return any(text in path.read_bytes() for path in folder.glob("ledger.db*"))
+
+
+async def test_scrubbing_leaves_nothing_of_a_deleted_document_in_the_file(
+    book: Backend, ledger: Ledger, tmp_path: Path
+) -> None:
+    canary = b"the canary sings at noon"
+    for name, body in (("text:1", canary * 100), ("text:2", canary), ("other", b"kept")):
+        assert await ledger.put_document("acme", name, body, expected=0)
+    assert await ledger.put_document("acme", "text:2", b"short now", expected=1)
+    assert await ledger.delete_documents("acme", "text:") == 2
+    await ledger.scrub()
+    if book.name == "sqlite":
+        assert not _files_hold(tmp_path, canary)
+    assert await ledger.get_document("acme", "other") is not None
+
+
 async def test_a_document_is_gone_when_its_lifetime_is_over(book: Backend, ledger: Ledger) -> None:
     lifetime = 0.2 if book.name == "redis" else 60.0  # Redis counts lifetimes on its own clock
     assert await ledger.put_document("acme", "text:1", b"body", expected=0, lifetime=lifetime)

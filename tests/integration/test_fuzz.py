@@ -14,20 +14,31 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
-from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import budget_pb2, chat_pb2, dispatcher_pb2, records_pb2
 from tests import faults, fuzzing
 from tests.dispatchers import Caller, chat
 from tests.processes import ServiceProcess
 
 SECONDS = 20.0
 """For one request; the upstream answers at once, so that more is a hang."""
-METHODS = {
-    dispatcher_pb2.CompleteRequest: "Complete",
-    dispatcher_pb2.StreamCompleteRequest: "StreamComplete",
-    dispatcher_pb2.RouteRequest: "Route",
-}
+CHATTING = (dispatcher_pb2.CompleteRequest, dispatcher_pb2.StreamCompleteRequest, dispatcher_pb2.RouteRequest)
+
+
+def methods() -> dict[type[Message], tuple[str, bool]]:
+    """Path and whether it streams, by request type, of every method of every service of the dispatcher."""
+    found = {}
+    for module in (dispatcher_pb2, records_pb2, budget_pb2):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                path = f"/{service.full_name}/{method.name}"
+                found[GetMessageClass(method.input_type)] = path, method.server_streaming
+    return found
+
+
 NEVER = {"INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
@@ -57,25 +68,30 @@ def seeds() -> list[Message]:
     full.metadata["k"] = "v"
     full.extra_body_json = '{"top_k": 5}'
     plain = chat("hello")
-    return [
-        kind(chat=conversation, **({} if kind is dispatcher_pb2.RouteRequest else {"labels": {"team": "search"}}))
-        for kind in METHODS
-        for conversation in (full, plain)
-    ]
+    chats: list[Any] = [kind(chat=conversation) for kind in CHATTING for conversation in (full, plain)]
+    for request in chats:
+        if not isinstance(request, dispatcher_pb2.RouteRequest):
+            request.labels["team"] = "search"
+    named: list[Message] = [kind() for kind in methods() if kind not in CHATTING]
+    for request in named:
+        for field in request.DESCRIPTOR.fields:
+            if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+                setattr(request, field.name, "alone" if field.name == "tenant_id" else "r-1")
+    return chats + named
 
 
 async def _fuzz(address: str, seed: int, count: int) -> Counter[str]:
     ended = Counter[str]()
     work = fuzzing.requests(seed, count, seeds())
     async with Caller(address, "alone") as caller:
-        methods = {kind: f"/pointsman.dispatcher.v1.DispatcherService/{name}" for kind, name in METHODS.items()}
+        paths = methods()
 
         async def send(kind: type[Message], data: bytes) -> str:
             # The bytes as they are: what is no message must be refused by the server.
-            path = methods[kind]
+            path, streams = paths[kind]
             channel: Any = caller.channel
             try:
-                if kind is dispatcher_pb2.StreamCompleteRequest:
+                if streams:
                     async for _ in channel.unary_stream(path)(data, metadata=caller.metadata, timeout=SECONDS):
                         pass
                 else:

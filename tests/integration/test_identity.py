@@ -12,6 +12,7 @@ from aiohttp import web
 
 from dispatcher_service.api_keys import new_key
 from pointsman.client import DispatcherClient, PointsmanCallError
+from pointsman.dispatcher.v1 import records_pb2
 from pointsman.runtime.status import RichStatus, decode
 from tests.dispatchers import Caller, start_dispatcher
 from tests.identities import AUDIENCE, ISSUER, Issuer, key_line
@@ -192,3 +193,14 @@ def test_no_credential_is_in_logs_metrics_or_the_decision_log(dispatcher: Servic
         written = response.read().decode() + "\n".join(dispatcher.stderr) + (folder / "decisions.jsonl").read_text()
     for secret in (DEFAULT.text, FIXED.text, STALE.text, ADMIN.text, "Bearer", "eyJ"):
         assert secret not in written
+
+
+async def test_a_tenant_erases_its_own_and_an_admin_whatever_is_named(address: str) -> None:
+    own, others = records_pb2.EraseTenantRequest(), records_pb2.EraseTenantRequest(tenant_id="default")
+    async with Caller(address, credential=FIXED.text) as tenant, Caller(address, credential=ADMIN.text) as admin:
+        await tenant.records.EraseTenant(own, metadata=tenant.metadata, timeout=10)
+        await admin.records.EraseTenant(others, metadata=admin.metadata, timeout=10)
+        for caller, request in ((tenant, others), (admin, own)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await caller.records.EraseTenant(request, metadata=caller.metadata, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from dispatcher_service.decision_log_otlp import OtlpLines
+from dispatcher_service.records.decision_log_otlp import OtlpLines
 from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode

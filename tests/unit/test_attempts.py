@@ -99,6 +99,7 @@ async def test_a_fallback_model_of_the_same_tier_answers_and_is_billed_at_its_ow
     answer = await bench.dispatcher.complete(request())
     assert (answer.choice.model, answer.choice.decision.tier) == ("spare", Tier.STRONG)
     assert answer.choice.decision.reason is Reason.FALLBACK
+    assert (answer.choice.instead_of, answer.bill.attempts) == ("big", 3)
     # FakeUpstream reports 1000 input and 100 output tokens.
     assert answer.bill.cost == 1000 * 1 + 100 * 2
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher_service.decision_log import FileLines
+from dispatcher_service.records.decision_log import FileLines
 
 
 class Files:

@@ -1,6 +1,6 @@
 """Why it was weak, in sentences."""
 
-from dispatcher_service.explaining import explain
+from dispatcher_service.records.explaining import explain
 from pointsman.dispatcher.v1 import decision_pb2
 from pointsman.dispatcher.v1.decision_pb2 import DecisionRecord, ShadowDecision
 

@@ -1,11 +1,13 @@
 """Overlays over a tenant's section, and overrides: what is in force, and what comes back from the document."""
 
+import dataclasses
 from decimal import Decimal
 
 import pytest
 
 from dispatcher_service import overlay, overrides
 from dispatcher_service.budget import Limit, OnExhausted, Period
+from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.errors import BudgetExhausted, ModelsOff, UpstreamUnavailable
 from dispatcher_service.overlay import Change, Json, Overlay, OverlayError
 from dispatcher_service.overrides import Override, OverrideKind
@@ -122,6 +124,23 @@ async def test_an_override_stands_above_the_scorer_a_sticky_conversation_and_the
         assert (choice.model, choice.decision.reason) == ("small", Reason.OVERRIDE_WEAK)
     assert bench.scorer.calls == []
     assert (await bench.dispatcher.route(request())).decision.reason is Reason.OVERRIDE_WEAK
+
+
+async def test_a_tool_loop_keeps_its_model_under_an_override_and_is_refused_where_that_is_off() -> None:
+    call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c", "f", "{}"),))
+    result = Message(Role.TOOL, (Text("4"),), tool_call_id="c")
+    messages = (*request().chat.messages, call, result)
+    looping = request(
+        chat=dataclasses.replace(request().chat, messages=messages),
+        held=Held(tier=Tier.STRONG, model="big", was_strong=True),
+    )
+    weak = Bench(FakeScorer(0.1), overrides=(_over(WEAK),))
+    choice = (await weak.dispatcher.complete(looping)).choice
+    assert (choice.model, choice.decision.reason) == ("big", Reason.TOOL_LOOP)
+    off = Bench(FakeScorer(0.1), overrides=(_over(OFF, "big"),))
+    with pytest.raises(ModelsOff, match="model big is turned off"):
+        await off.dispatcher.complete(looping)
+    assert off.upstream.models == []
 
 
 async def test_an_override_ends_by_itself() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 Redact = Callable[[str], str]
 """Takes a message's text and returns what may be kept of it. Called off the event loop; must not block for long."""
 
-BUILT_IN = "dispatcher_service.redaction:mask"
+BUILT_IN = "dispatcher_service.records.redaction:mask"
 
 # Bounded repetitions only: the time grows with the text and with nothing else.
 _EMAIL = re.compile(r"\b[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")

@@ -33,6 +33,8 @@ class Documents(layers.Documents, Protocol):
 
     async def delete_documents(self, tenant_id: str, prefix: str) -> int: ...
 
+    async def scrub(self) -> None: ...
+
 
 class RecordStore:
     """See the top of the file."""
@@ -89,13 +91,16 @@ class RecordStore:
             names += map(idempotency.result_document, requests_of(document))
         for each in names:
             erased += await self._documents.delete_document(tenant_id, each)
+        await self._documents.scrub()
         return erased
 
     async def erase_tenant(self, tenant_id: str, *, now: float) -> int:
         """The same for all of a tenant's conversations, and its records and feedback too."""
         await self._mark_erased(tenant_id, "", now)
         prefixes = ("text:", idempotency.PREFIX, *CONVERSATION_PREFIXES, "decision:", "feedback:")
-        return sum([await self._documents.delete_documents(tenant_id, prefix) for prefix in prefixes])
+        erased = sum([await self._documents.delete_documents(tenant_id, prefix) for prefix in prefixes])
+        await self._documents.scrub()
+        return erased
 
     async def _joined(self, document: Document) -> decision_pb2.DecisionRecord:
         record = decision_pb2.DecisionRecord.FromString(document.body)

@@ -5,8 +5,8 @@ from google.protobuf import json_format, timestamp_pb2
 from dispatcher_service import rendering
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.redaction import Redact
-from dispatcher_service.shadows import ShadowChoice, ShadowKind
+from dispatcher_service.records.redaction import Redact
+from dispatcher_service.records.shadows import ShadowChoice, ShadowKind
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2
 
 Record = decision_pb2.DecisionRecord

@@ -5,9 +5,9 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dispatcher_service import redaction
-from dispatcher_service.decision_log import FileLines, Lines, StdoutLines
-from dispatcher_service.redaction import Redact
+from dispatcher_service.records import redaction
+from dispatcher_service.records.decision_log import FileLines, Lines, StdoutLines
+from dispatcher_service.records.redaction import Redact
 from dispatcher_service.settings import Settings
 from dispatcher_service.tracing import NoTracing, Tracing
 from pointsman.runtime.server import StartError
@@ -28,7 +28,7 @@ def open_decision_log(settings: Settings, environ: Mapping[str, str]) -> Lines |
         return StdoutLines()
     if destination == "otlp":
         with _needing_otel("DISPATCHER_DECISION_LOG"):
-            from dispatcher_service.decision_log_otlp import OtlpLines  # noqa: PLC0415
+            from dispatcher_service.records.decision_log_otlp import OtlpLines  # noqa: PLC0415
 
             return OtlpLines(service_name=_service_name(environ), version=_version())
     try:

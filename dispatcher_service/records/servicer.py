@@ -3,15 +3,15 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from dispatcher_service import record_rendering
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat_translation import number
 from dispatcher_service.errors import InvalidRequest, NotFound
-from dispatcher_service.explaining import explain
 from dispatcher_service.metrics import Metrics
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
+from dispatcher_service.records import messages
+from dispatcher_service.records.explaining import explain
+from dispatcher_service.records.recorder import Recorder
+from dispatcher_service.records.store import RecordStore
 from dispatcher_service.statuses import to_status
 from dispatcher_service.tracing import Tracing
 from dispatcher_service.translation import read_identifier
@@ -91,7 +91,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
     ) -> records_pb2.RecordFeedbackResponse:
         tenant_id = await self._tenant(context)
         feedback = _feedback(proto, tenant_id)
-        feedback.recorded_at.CopyFrom(record_rendering.timestamp(self._wall_clock()))
+        feedback.recorded_at.CopyFrom(messages.timestamp(self._wall_clock()))
         if self._store.retention > 0:
             await self._find(tenant_id, feedback.request_id)
             policy = self._catalogue().tenants[tenant_id]
@@ -119,7 +119,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         erased = await self._store.erase_tenant(tenant_id, now=self._wall_clock())
         return records_pb2.EraseTenantResponse(erased_items=erased)
 
-    async def _find(self, tenant_id: str, request_id: str) -> record_rendering.Record:
+    async def _find(self, tenant_id: str, request_id: str) -> messages.Record:
         record = self._recorder.pending(tenant_id, request_id) or await self._store.get(tenant_id, request_id)
         if record is None:
             raise NotFound("request_id: this tenant has no such request, or its record is not kept any more")
@@ -135,8 +135,8 @@ def _required(field: str, text: str) -> str:
     return read_identifier(field, text)
 
 
-def _feedback(proto: records_pb2.RecordFeedbackRequest, tenant_id: str) -> record_rendering.Feedback:
-    feedback = record_rendering.Feedback(
+def _feedback(proto: records_pb2.RecordFeedbackRequest, tenant_id: str) -> messages.Feedback:
+    feedback = messages.Feedback(
         kind=decision_pb2.RECORD_KIND_FEEDBACK,
         request_id=_required("request_id", proto.request_id),
         tenant_id=tenant_id,

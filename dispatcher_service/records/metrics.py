@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from dispatcher_service.metrics import PREFIX, tenant_labels
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD
-from dispatcher_service.shadows import ShadowChoice
+from dispatcher_service.records.shadows import ShadowChoice
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 

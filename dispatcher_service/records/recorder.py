@@ -16,16 +16,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from dispatcher_service import record_rendering, shadows
 from dispatcher_service.catalogue import Catalogue, TenantPolicy
 from dispatcher_service.chat import Chat
-from dispatcher_service.decision_log import Lines
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.ports import Scorer
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.redaction import Redact
-from dispatcher_service.shadows import ShadowChoice
+from dispatcher_service.records import messages, shadows
+from dispatcher_service.records.decision_log import Lines
+from dispatcher_service.records.redaction import Redact
+from dispatcher_service.records.shadows import ShadowChoice
+from dispatcher_service.records.store import RecordStore
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ Shadowed = Callable[[Outcome, ShadowChoice], None]
 class _Entry:
     """What waits. `outcome` is let go of where nothing needs the conversation any more."""
 
-    record: record_rendering.Record
+    record: messages.Record
     policy: TenantPolicy
     outcome: Outcome | None
     choices: list[ShadowChoice]
@@ -94,11 +94,11 @@ class Recorder:
         self._shadowed = shadowed
         self._trace_id = trace_id
         self._max_queue = max_queue
-        self._queue: deque[_Entry | record_rendering.Feedback] = deque()
+        self._queue: deque[_Entry | messages.Feedback] = deque()
         self._text_bytes = 0
         self._news = asyncio.Event()
         self._stopping = False
-        self._pending: dict[tuple[str, str], record_rendering.Record] = {}
+        self._pending: dict[tuple[str, str], messages.Record] = {}
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
         self._store_paused_until = 0.0
         self._next_warning = 0.0
@@ -108,7 +108,7 @@ class Recorder:
         policy = self._catalogue().tenants.get(outcome.request.tenant_id)
         if policy is None or (self._lines is None and self._store is None and policy.shadow is None):
             return
-        record = record_rendering.record(outcome, trace_id=self._trace_id())
+        record = messages.record(outcome, trace_id=self._trace_id())
         # The conversation waits along only where it is needed: a megabyte each would soon be much.
         needed = outcome if self._needs_text(policy) or policy.shadow is not None else None
         text_bytes = outcome.request.chat.text_bytes if needed is not None else 0
@@ -119,12 +119,12 @@ class Recorder:
             self._text_bytes += text_bytes
             self._pending[record.tenant_id, record.request_id] = record
 
-    def feedback(self, feedback: record_rendering.Feedback) -> None:
+    def feedback(self, feedback: messages.Feedback) -> None:
         """Write a feedback's line. Keeping it for look-ups is the caller's, who waits for that."""
         if self._lines is not None:
             self._put(feedback)
 
-    def pending(self, tenant_id: str, request_id: str) -> record_rendering.Record | None:
+    def pending(self, tenant_id: str, request_id: str) -> messages.Record | None:
         """A record that still waits to be kept."""
         return self._pending.get((tenant_id, request_id))
 
@@ -160,7 +160,7 @@ class Recorder:
     def _needs_text(self, policy: TenantPolicy) -> bool:
         return policy.log_text and self._store is not None
 
-    def _put(self, item: _Entry | record_rendering.Feedback) -> bool:
+    def _put(self, item: _Entry | messages.Feedback) -> bool:
         if len(self._queue) >= self._max_queue:
             self._lose("queue", 1, "the queue is full")
             return False
@@ -217,16 +217,16 @@ class Recorder:
                 found.append(shadows.by_scorer(policy.shadow, policy.dial, prediction))
         for shadow in found:
             if shadow is not None:
-                record_rendering.add_shadow(entry.record, shadow)
+                messages.add_shadow(entry.record, shadow)
                 self._shadowed(outcome, shadow)
 
-    async def _write(self, records: Sequence[record_rendering.Record | record_rendering.Feedback]) -> None:
+    async def _write(self, records: Sequence[messages.Record | messages.Feedback]) -> None:
         lines = self._lines
         if lines is None or not records:
             return
         try:
             await asyncio.get_running_loop().run_in_executor(
-                self._writer, lambda: lines.write([record_rendering.line(record) for record in records])
+                self._writer, lambda: lines.write([messages.line(record) for record in records])
             )
         except OSError as error:
             self._lose("log", len(records), str(error))
@@ -252,7 +252,7 @@ class Recorder:
     async def _keep_text(self, store: RecordStore, entry: _Entry, chat: Chat) -> None:
         try:
             text = await asyncio.get_running_loop().run_in_executor(
-                self._writer, lambda: record_rendering.text(chat, self._redact)
+                self._writer, lambda: messages.text(chat, self._redact)
             )
         except Exception as error:  # noqa: BLE001  # the hook is someone else's code: without it nothing is kept
             self._lose("text", 1, f"the redaction failed: {type(error).__name__}")

@@ -46,9 +46,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 async def _export(url: str, tenant_id: str, out: Path | None, with_text: bool) -> int:
     # Imported here: `pointsman --help` needs no package of its commands.
-    from dispatcher_service import record_rendering
     from dispatcher_service.ledger.opening import open_ledger
-    from dispatcher_service.record_store import RecordStore
+    from dispatcher_service.records import messages
+    from dispatcher_service.records.store import RecordStore
 
     ledger = open_ledger(url)
     store = RecordStore(ledger, retention=0)
@@ -58,7 +58,7 @@ async def _export(url: str, tenant_id: str, out: Path | None, with_text: bool) -
             async for record in store.all(tenant_id):
                 if with_text and not record.HasField("text"):
                     continue
-                file.write(record_rendering.line(record) + "\n")
+                file.write(messages.line(record) + "\n")
                 count += 1
     finally:
         await ledger.close()

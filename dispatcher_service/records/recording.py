@@ -8,11 +8,11 @@ from prometheus_client import CollectorRegistry
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ports import Scorer
-from dispatcher_service.record_metrics import RecordMetrics
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
+from dispatcher_service.records.metrics import RecordMetrics
+from dispatcher_service.records.recorder import Recorder
+from dispatcher_service.records.store import RecordStore
+from dispatcher_service.records.telemetry import open_decision_log, open_redaction
 from dispatcher_service.settings import Settings
-from dispatcher_service.telemetry import open_decision_log, open_redaction
 from dispatcher_service.tracing import Tracing
 
 _LAST_WRITES_SECONDS = 5.0
