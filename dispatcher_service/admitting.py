@@ -36,7 +36,7 @@ class AdmissionMetrics:
         )
         self._lag = Gauge(
             f"{_PREFIX}_event_loop_lag_seconds",
-            "How far the event loop is behind: the largest of the last half second.",
+            "How far the event loop is behind: the largest of the last fifth of a second.",
             registry=registry,
         )
         for cause in (*Cause, *Rate):

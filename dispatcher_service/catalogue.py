@@ -1,7 +1,7 @@
 """What the configuration file says, as frozen values: models, deployments, tenants."""
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dispatcher_service import pricing
@@ -227,8 +227,14 @@ class TenantPolicy:
     idempotency_retention: float = 600.0
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
     rates: RateLimits = RateLimits()
+    allowed_models: frozenset[str] | None = None
+    """The models that may see the tenant's prompts, `None` for all of the catalogue. The pair is among them."""
     overrides: tuple[Override, ...] = ()
     """What operators turned it to, the tenant's own before everyone's; some may have expired."""
+
+    def closed(self, models: Iterable[str]) -> frozenset[str]:
+        """Those of `models` that may not see the tenant's prompts, be it as a fallback or in a tool loop."""
+        return frozenset() if self.allowed_models is None else frozenset(models) - self.allowed_models
 
 
 EMBEDDED = "embedded"

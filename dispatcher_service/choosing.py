@@ -49,7 +49,7 @@ class Chooser:
             in_tool_loop=request.chat.in_tool_loop,
             sticky=policy.sticky,
             pair=policy.pair,
-            models=catalogue.deployments,
+            models=catalogue.deployments.keys() - policy.closed(catalogue.models),
         )
         if policy.overrides and (past is None or past[0].reason is not Reason.TOOL_LOOP):
             override = overrides.forced(policy.overrides, policy.pair, now=progress.received_at)

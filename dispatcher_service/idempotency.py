@@ -215,12 +215,16 @@ class Idempotent:
         try:
             yield
         except PointsmanError as error:
-            if error.cost > 0:
-                await self._keep(claim, Result(error=KeptError(error.status, error.reason, str(error))))
+            if error.cost == 0:
+                # Given up before the caller hears of it: whoever tries again at once finds the id free.
+                claim.ended = True
+                await asyncio.shield(self._later(self._release(claim)))
+            elif await self._keep(claim, _failed(error)) is Idempotency.KEPT:
+                error.retry_after = None  # It would only be repeated.
             raise
         finally:
             if not claim.ended:
-                # An error that cost nothing; or cancelled or broken, and there is no result to repeat.
+                # Cancelled, or broken: there is no result to repeat, whatever it cost.
                 self._later(self._release(claim))
 
     async def _keep(self, claim: _Claim, result: Result) -> Idempotency:
@@ -277,8 +281,13 @@ class Idempotent:
             claim.tenant_id, claim.name, body, expected=expected, lifetime=lifetime
         )
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run beside the request, which may be cancelled again while it unwinds."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+
+def _failed(error: PointsmanError) -> Result:
+    return Result(error=KeptError(error.status, error.reason, str(error)))

@@ -19,7 +19,8 @@ from dispatcher_service.sections import TenantSection, describe
 CHANGEABLE = (
     "strong_call_share", "alpha", "usd_per_hour", "usd_per_day", "usd_per_month", "on_exhausted", "overdraft_usd",
     "pace", "pacing_window_calls", "on_scorer_failure", "on_ledger_failure", "allow_alpha_override",
-    "fallback_to_other_tier", "sticky", "idempotency_retention",
+    "fallback_to_other_tier", "sticky", "idempotency_retention", "requests_per_minute", "tokens_per_minute",
+    "max_concurrent_requests",
 )  # fmt: skip
 """Keys of a tenant's section that may be changed at run time. Who may call and which models there are is the file's."""
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]  # Generic for type checkers only.
 
 _SAMPLE_SECONDS = 0.05
-_REMEMBERED = 10
-"""Samples. A peak counts for half a second: long enough that a burst is not let in between two others."""
+_REMEMBERED = 4
+"""Samples. A peak counts for a fifth of a second: long enough that a burst is not let in between two others."""
 
 _RETRY_SECONDS = (0.5, 1.5)
 """Callers who were refused together should not come back together."""
@@ -63,7 +63,7 @@ class LoopLag:
             self._late.append(max(self._clock() - self._due, 0.0))
 
     def seconds(self) -> float:
-        """The largest of the last half second, and of the sample that is overdue now."""
+        """The largest of the last fifth of a second, and of the sample that is overdue now."""
         return max(*self._late, self._clock() - self._due)
 
 

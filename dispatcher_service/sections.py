@@ -115,6 +115,7 @@ class TenantSection(Section):
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
+    allowed_models: tuple[Name, ...] | None = None
     requests_per_minute: _Rate | None = None
     tokens_per_minute: _Rate | None = None
     max_concurrent_requests: _Rate | None = None

@@ -11,12 +11,11 @@ from dispatcher_service.answer import Delta
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Broken, Started
+from dispatcher_service.edge import Edge
 from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
-from dispatcher_service.statuses import to_status
 from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
-from pointsman.runtime.boundary import Boundary
 
 SERVICE = dispatcher_pb2.DESCRIPTOR.services_by_name["DispatcherService"].full_name
 
@@ -37,32 +36,22 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         self._dispatcher = dispatcher
         self._auth = auth
         self._admission = admission
-        self._metrics = metrics
         self._max_conversation_bytes = max_conversation_bytes
-        self._boundary = Boundary(
-            to_status=to_status,
-            observe=metrics.call_ended,
-            failed=metrics.call_failed,
-            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
-            trace_id=tracing.trace_id,
-        )
+        self._edge = Edge(SERVICE, metrics=metrics, tracing=tracing)
 
     async def Complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
         """See the proto."""
-        with self._metrics.in_flight("Complete"):
-            return await self._boundary.run("Complete", context, self._complete(request, context))
+        return await self._edge.run("Complete", context, self._complete(request, context))
 
     async def StreamComplete(  # type: ignore[override]  # grpc.aio takes writers too, the stubs know iterators only
         self, request: dispatcher_pb2.StreamCompleteRequest, context: Any
     ) -> None:
         """See the proto. It writes instead of yielding, so that a cancelled call unwinds at once and not at GC."""
-        with self._metrics.in_flight("StreamComplete"):
-            await self._boundary.run("StreamComplete", context, self._stream(request, context))
+        await self._edge.run("StreamComplete", context, self._stream(request, context))
 
     async def Route(self, request: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
         """See the proto."""
-        with self._metrics.in_flight("Route"):
-            return await self._boundary.run("Route", context, self._route(request, context))
+        return await self._edge.run("Route", context, self._route(request, context))
 
     async def _complete(self, proto: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
         async with self._admitted(context) as tenant_id:

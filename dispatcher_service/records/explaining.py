@@ -53,7 +53,8 @@ def _why(decision: decision_pb2.Decision) -> str:
             f"the probability that the strong model answers better was {decision.win_probability:.4f}, {relation} "
             f"{source}, {alpha}"
         )
-    return _FORCED.get(decision.reason) or decision_pb2.Reason.Name(decision.reason)
+    why = _FORCED.get(decision.reason) or decision_pb2.Reason.Name(decision.reason)
+    return f"{why} ({decision.instead_of} was chosen first)" if decision.instead_of else why
 
 
 def _cost(decision: decision_pb2.Decision) -> list[str]:

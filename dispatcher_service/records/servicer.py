@@ -1,26 +1,23 @@
 """The gRPC face of what is kept of requests: looking back, feedback, and forgetting. A tenant reaches its own only."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat_translation import number
+from dispatcher_service.edge import Edge
 from dispatcher_service.errors import InvalidRequest, NotFound
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.records import messages
 from dispatcher_service.records.explaining import explain
 from dispatcher_service.records.recorder import Recorder
 from dispatcher_service.records.store import RecordStore
-from dispatcher_service.statuses import to_status
 from dispatcher_service.tracing import Tracing
 from dispatcher_service.translation import read_identifier
 from pointsman.dispatcher.v1 import decision_pb2, records_pb2, records_pb2_grpc
-from pointsman.runtime.boundary import Boundary
 
 SERVICE = records_pb2.DESCRIPTOR.services_by_name["RecordService"].full_name
-
-_Response = TypeVar("_Response")
 
 
 class RecordServicer(records_pb2_grpc.RecordServiceServicer):
@@ -42,43 +39,32 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         self._recorder = recorder
         self._auth = auth
         self._catalogue = catalogue
-        self._metrics = metrics
         self._wall_clock = wall_clock
-        self._boundary = Boundary(
-            to_status=to_status,
-            observe=metrics.call_ended,
-            failed=metrics.call_failed,
-            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
-            trace_id=tracing.trace_id,
-        )
+        self._edge = Edge(SERVICE, metrics=metrics, tracing=tracing)
 
     async def GetDecision(
         self, request: records_pb2.GetDecisionRequest, context: Any
     ) -> records_pb2.GetDecisionResponse:
         """See the proto."""
-        return await self._run("GetDecision", context, self._get_decision(request, context))
+        return await self._edge.run("GetDecision", context, self._get_decision(request, context))
 
     async def RecordFeedback(
         self, request: records_pb2.RecordFeedbackRequest, context: Any
     ) -> records_pb2.RecordFeedbackResponse:
         """See the proto."""
-        return await self._run("RecordFeedback", context, self._record_feedback(request, context))
+        return await self._edge.run("RecordFeedback", context, self._record_feedback(request, context))
 
     async def EraseConversation(
         self, request: records_pb2.EraseConversationRequest, context: Any
     ) -> records_pb2.EraseConversationResponse:
         """See the proto."""
-        return await self._run("EraseConversation", context, self._erase_conversation(request, context))
+        return await self._edge.run("EraseConversation", context, self._erase_conversation(request, context))
 
     async def EraseTenant(
         self, request: records_pb2.EraseTenantRequest, context: Any
     ) -> records_pb2.EraseTenantResponse:
         """See the proto."""
-        return await self._run("EraseTenant", context, self._erase_tenant(request, context))
-
-    async def _run(self, method: str, context: Any, body: Awaitable[_Response]) -> _Response:
-        with self._metrics.in_flight(method):
-            return await self._boundary.run(method, context, body)
+        return await self._edge.run("EraseTenant", context, self._erase_tenant(request, context))
 
     async def _get_decision(
         self, proto: records_pb2.GetDecisionRequest, context: Any

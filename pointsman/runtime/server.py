@@ -93,6 +93,9 @@ async def serve(
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             # Without this a second process binds the same port and takes half of the traffic, silently.
             ("grpc.so_reuseport", 0),
+            # Calls that wait for the event loop: above the first number some are cut off, above the second all.
+            ("grpc.server.max_pending_requests", 1_000),
+            ("grpc.server.max_pending_requests_hard_limit", 3_000),
             # Clients ask whether we are still there (see channels.py) more often than gRPC likes by default.
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -307,7 +308,7 @@ def test_the_command_line_shows_and_changes_budgets(
     assert len(run("show")[1].splitlines()) > 12
     code, out, _ = run("set", "default", "usd_per_day=12.50", "strong_call_share=0.2", "--reason", "a cheaper month")
     assert code == 0
-    assert 'usd_per_day             "12.50"' in out
+    assert re.search(r'^usd_per_day +"12\.50" +overlay +ada$', out, flags=re.MULTILINE)
     assert "ada: strong_call_share = 0.2, usd_per_day = " in out
     code, out, _ = run("override", "weak", "--tenant", "default", "--for", "2h", "--reason", "an incident")
     assert "override for this tenant: all_weak until" in out

@@ -1,5 +1,6 @@
 """Credentials against a real dispatcher: whose money a call spends, and that no secret is written anywhere."""
 
+import asyncio
 import contextlib
 import urllib.request
 from collections.abc import Iterator
@@ -117,6 +118,34 @@ async def test_no_tenant_and_no_admin_can_act_as_another_tenant(dispatcher: Serv
             await caller.complete("hello")
         assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert _spent(dispatcher) == before
+
+
+async def test_no_tenant_reads_judges_or_erases_what_is_anothers(address: str) -> None:
+    async with (
+        DispatcherClient(address, credential=DEFAULT.text) as owner,
+        DispatcherClient(address, credential=FIXED.text) as other,
+    ):
+        name = (await owner.complete("hello", request_id="owned")).request_id
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await owner.get_decision(name)
+                except PointsmanCallError as error:
+                    if error.code is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+        for attempt in (other.get_decision(name), other.record_feedback(name, rating=0.0)):
+            with pytest.raises(PointsmanCallError) as caught:
+                await attempt
+            assert caught.value.code is grpc.StatusCode.NOT_FOUND
+        # The same request id under another tenant is another request.
+        assert (await other.complete("bye", request_id="owned")).content.endswith("says: bye")
+        with pytest.raises(PointsmanCallError) as caught:
+            await other.erase_tenant("default")
+        assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
+        assert await owner.get_decision(name)
 
 
 async def test_the_client_sends_its_credential_and_renews_it(address: str) -> None:

@@ -104,6 +104,12 @@ async def test_a_fallback_model_of_the_same_tier_answers_and_is_billed_at_its_ow
     assert answer.bill.cost == 1000 * 1 + 100 * 2
 
 
+async def test_a_fallback_that_the_tenant_does_not_allow_never_sees_its_prompt() -> None:
+    bench = Bench(*BIG, allowed_models=frozenset({"big", "small"}))
+    assert (await bench.dispatcher.complete(request())).choice.model == "small"
+    assert bench.upstream.deployments == ["big-1", "big-2", "small-1"]
+
+
 async def test_the_other_tier_answers_last_where_the_policy_allows_it() -> None:
     failing = (*BIG, broken("spare-1"))
     answer = await Bench(*failing).dispatcher.complete(request())
@@ -192,3 +198,39 @@ async def test_a_stream_that_nobody_reads_further_frees_its_place() -> None:
     await anext(events)
     await events.aclose()
     assert (bench.seen.began, bench.seen.ended) == (1, [AttemptResult.CANCELLED])
+
+
+# The prompt is at most 14 bytes, 256 tokens of template and 16 around the message; the request bounds its answer.
+SMALL = dataclasses.replace(request().chat, max_tokens=100)
+STRONG_WORST, WEAK_WORST = 286 * 10 + 100 * 20, 286 * 1 + 100 * 2
+
+
+def costly(name: str) -> UpstreamError:
+    """It broke after it may have worked: billed at the estimate, which is 4 tokens of prompt and none of an answer."""
+    return UpstreamUnavailable(name, "broke", may_be_billed=True)
+
+
+async def test_a_retry_asks_the_ledger_again_and_finds_less() -> None:
+    """There is room for one strong attempt: what the first one cost is missing at the second."""
+    bench = Bench(costly("big-1"), limits=(Limit(Period.DAY, STRONG_WORST),))
+    answer = await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["big-1", "small-1"]
+    assert (answer.choice.model, answer.choice.decision.reason) == ("small", Reason.BUDGET_DEGRADED)
+    # The bill holds what the failed attempt cost, and says so.
+    assert answer.bill.cost == 4 * 10 + 1000 * 1 + 100 * 2
+    assert [(one.model, one.cost) for one in bench.outcomes[0].attempts] == [("big", 40), ("small", 1200)]
+
+
+async def test_a_retry_without_room_is_refused_where_the_policy_says_so() -> None:
+    bench = Bench(costly("big-1"), limits=(Limit(Period.DAY, STRONG_WORST),), on_exhausted=OnExhausted.REJECT)
+    with pytest.raises(BudgetExhausted) as caught:
+        await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["big-1"]
+    assert caught.value.cost == 40, "what was spent before is told"
+
+
+async def test_a_strong_fallback_without_room_leaves_the_weak_models_own_failure() -> None:
+    bench = Bench(broken("small-1"), limits=(Limit(Period.DAY, WEAK_WORST),), dial=FixedAlpha(1.0))
+    with pytest.raises(UpstreamUnavailable, match="small-1"):
+        await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["small-1"]

@@ -34,6 +34,11 @@ def test_every_reason_is_explained_in_words() -> None:
             assert name not in explain(DecisionRecord(decision=weak(reason=reason)))
 
 
+def test_a_stand_in_names_the_model_in_whose_place_it_answers() -> None:
+    decision = weak(reason=decision_pb2.REASON_FALLBACK, instead_of="big")
+    assert "took its place (big was chosen first)." in explain(DecisionRecord(decision=decision))
+
+
 def test_an_early_end_and_a_shadow_are_told() -> None:
     record = DecisionRecord(
         decision=weak(cost_source=decision_pb2.COST_SOURCE_PENDING),

@@ -220,12 +220,11 @@ async def test_a_claim_is_renewed_while_its_request_runs_and_lapses_when_its_pro
     assert (replica.called, survivor.called) == (1, 1)
 
 
-async def test_an_error_that_cost_nothing_is_not_kept() -> None:
+async def test_an_error_that_cost_nothing_is_not_kept_and_leaves_the_id_free_at_once() -> None:
     replica = Replica(FakeUpstream(error=UpstreamRejected("big-1", "no")))
     for calls in (1, 2):
         with pytest.raises(UpstreamRejected):
             await replica.layer.complete(named())
-        await replica.layer.close()
         assert replica.called == calls
     replica.bench.upstream.error = None
     assert (await replica.layer.complete(named())).idempotency is Idempotency.KEPT
@@ -248,8 +247,9 @@ async def test_an_error_that_cost_something_is_repeated_with_its_status_and_no_r
 async def test_a_stream_that_broke_after_it_cost_something_is_repeated_as_its_error() -> None:
     broken = UpstreamUnavailable("big-1", "the stream ended early", may_be_billed=True)
     replica = Replica(FakeUpstream(error=broken, error_after=1))
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(UpstreamUnavailable) as caught:
         await replica.stream(named())
+    assert caught.value.retry_after is None, "a retry under the same id would only repeat it"
     with pytest.raises(FirstFailed, match="ended early"):
         await replica.stream(named())
     assert replica.called == 1
@@ -342,7 +342,6 @@ async def test_a_refused_request_leaves_its_id_free() -> None:
     unusable = dataclasses.replace(request().chat, extra_body={"best_of": 2})
     with pytest.raises(InvalidRequest):
         await replica.layer.complete(named(chat=unusable))
-    await replica.layer.close()
     assert (await replica.layer.complete(named())).idempotency is Idempotency.KEPT
 
 

@@ -14,6 +14,7 @@ from dispatcher_service.overrides import Override, OverrideKind
 from dispatcher_service.routing import ModelPair, Reason, Tier
 from dispatcher_service.sections import TenantSection
 from dispatcher_service.stickiness import Held
+from pointsman.dispatcher.v1 import budget_pb2
 from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import Bench, request
 
@@ -169,5 +170,8 @@ async def test_a_model_that_is_off_is_no_fallback_for_failure_or_money() -> None
     assert poor.upstream.models == []
 
 
-def test_what_is_changeable_are_keys_of_the_file() -> None:
+def test_what_is_changeable_are_keys_of_the_file_and_of_the_contract() -> None:
     assert set(overlay.CHANGEABLE) <= set(TenantSection.model_fields)
+    amounts = {"nano_usd_per_hour", "nano_usd_per_day", "nano_usd_per_month", "overdraft_nano_usd"}
+    named = {field for field in budget_pb2.PolicyValues.DESCRIPTOR.fields_by_name if field not in amounts}
+    assert named == {key for key in overlay.CHANGEABLE if "usd" not in key}

@@ -92,7 +92,7 @@ def test_a_call_that_has_waited_too_long_is_refused_where_its_age_is_known(conte
         assert not bench.causes
 
 
-async def test_the_lag_is_how_late_the_sample_is_and_is_forgotten_after_half_a_second() -> None:
+async def test_the_lag_is_how_late_the_sample_is_and_is_forgotten_soon() -> None:
     now = 100.0
     lag = LoopLag(lambda: now)
     assert lag.seconds() == 0.0
