@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from dispatcher_service.breaker import BreakerState
-from dispatcher_service.catalogue import ScorerTarget
 from dispatcher_service.chat import Chat
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.scorers import Scorers
 
 _MARGIN_SECONDS = 1.0

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from dispatcher_service import live_scorers
-from dispatcher_service.catalogue import ScorerTarget
 from dispatcher_service.live_scorers import LiveScorers
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.scorers import MAIN, Scorers
 from pointsman.runtime.server import StartError
 from tests.unit.test_dispatch import request
