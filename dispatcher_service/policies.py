@@ -15,7 +15,7 @@ logged, gauged, and in force again once it fits.
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +38,8 @@ OVERLAY_SECONDS = 5.0
 _DOCUMENT = "policy"
 _TRIES = 8
 
-Accept = Callable[[Catalogue], None]
-"""Called with each catalogue before it is in force; raises ConfigError where it cannot be served."""
+Accept = Callable[[Catalogue], Awaitable[None]]
+"""Makes ready for a catalogue before it is in force; raises ConfigError where it cannot be served."""
 
 
 class Observe(Protocol):
@@ -83,7 +83,7 @@ class Policies:
         self._documents = documents
         self._trail = AuditTrail(documents)
         self._observe = observe
-        self._accept: Accept = lambda _: None
+        self._accept: Accept = _accept_all
         self._tasks: set[asyncio.Task[object]] = set()
         self._wall_clock = wall_clock
         self._seen = _signature(path)
@@ -93,12 +93,7 @@ class Policies:
         observe.config_loaded(good=True)
 
     def accept_by(self, accept: Accept) -> None:
-        """Ask `accept` of this catalogue and of every one that a file makes from now on.
-
-        Raises:
-            ConfigError: this one cannot be served.
-        """
-        accept(self._state.catalogue)
+        """Ask `accept` of every catalogue that a file makes from now on."""
         self._accept = accept
 
     async def start(self) -> None:
@@ -145,7 +140,7 @@ class Policies:
             # Parsing a large file takes a while: not on the loop.
             file = await asyncio.to_thread(read_file, self._path)
             state = self._made(file, self._state.overlays)
-            self._accept(state.catalogue)
+            await self._accept(state.catalogue)
         except ConfigError as error:
             self._observe.config_loaded(good=False)
             logger.error(
@@ -286,6 +281,10 @@ def _problems(file: FileSection, tenant_id: str, wanted: Overlay) -> list[str]:
     except OverlayError as error:
         return error.problems
     return inconsistencies(file.model_copy(update={"tenants": {**file.tenants, tenant_id: laid}}))
+
+
+async def _accept_all(_: Catalogue) -> None:
+    pass
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

@@ -293,6 +293,23 @@ async def test_the_file_reloads_on_a_signal_without_dropping_a_request_and_a_bad
         assert (await caller.complete("hello")).decision.model == WEAK
 
 
+async def test_another_scorer_is_taken_over_without_a_restart(
+    directory: Path, replicas: tuple[ServiceProcess, ServiceProcess]
+) -> None:
+    config = directory / "dispatcher.toml"
+    text = await asyncio.to_thread(config.read_text)
+    async with Caller(replicas[0].grpc, credential=OWN.text) as caller:
+        assert not (await caller.route("hello")).HasField("win_probability")
+        await asyncio.to_thread(config.write_text, text.replace(NO_SCORER, "embedded"))
+        async with asyncio.timeout(30):
+            while not (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(config.write_text, text)
+        async with asyncio.timeout(30):
+            while (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
 def test_the_command_line_shows_and_changes_budgets(
     replicas: tuple[ServiceProcess, ServiceProcess],
     monkeypatch: pytest.MonkeyPatch,

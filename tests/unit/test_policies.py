@@ -133,7 +133,7 @@ async def test_a_bad_file_is_refused_and_the_old_one_stays(path: Path, ledger: M
 async def test_a_file_that_cannot_be_served_is_refused_too(path: Path, ledger: MemoryLedger) -> None:
     replica = Replica(path, ledger)
 
-    def accept(found: Catalogue) -> None:
+    async def accept(found: Catalogue) -> None:
         if found.tenants["acme"].dial == StrongCallShare(0.5):
             raise ConfigError(["deployment big-1: environment variable KEY is not set: set it"])
 
