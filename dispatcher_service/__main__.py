@@ -12,7 +12,6 @@ import random
 import signal
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -36,6 +35,7 @@ from dispatcher_service.idempotency import Idempotent
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import default_url, open_ledger
+from dispatcher_service.live_scorers import LiveScorers
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
@@ -97,15 +97,27 @@ async def _serve(settings: Settings) -> None:
     upstream = OpenAIUpstream(credentials, trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
 
-    def served(found: Catalogue) -> None:
-        """Ready for a configuration, and for a changed one."""
-        _check_change(catalogue, found, credentials)
+    metrics.watch_tasks(asyncio.get_running_loop())
+    scorer = await LiveScorers.opened(
+        catalogue.scorer,
+        open_=partial(open_scorers, observe=metrics.scorer_called, trace_headers=tracing.headers),
+        watch=metrics.watch_scorers,
+    )
+
+    def watch_deployments(found: Catalogue) -> None:
         metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
 
-    policies.accept_by(served)
-    metrics.watch_tasks(asyncio.get_running_loop())
-    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
-    metrics.watch_scorers(scorer.breakers())
+    async def accept(found: Catalogue) -> None:
+        """Make ready for a changed file."""
+        _check_change(catalogue, found, credentials)
+        try:
+            await scorer.follow(found.scorer)
+        except StartError as error:
+            raise ConfigError([str(error)]) from error
+        watch_deployments(found)
+
+    watch_deployments(catalogue)
+    policies.accept_by(accept)
 
     recording = Recording(
         settings,
@@ -251,10 +263,13 @@ def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
 
 def _open_policies(settings: Settings, ledger: Ledger, registry: CollectorRegistry) -> Policies:
     path = Path(settings.config or str(resources.files("dispatcher_service") / "default.toml"))
+    metrics = PolicyMetrics(registry)
     try:
-        return Policies(path, documents=ledger, observe=PolicyMetrics(registry), wall_clock=time.time)
+        policies = Policies(path, documents=ledger, observe=metrics, wall_clock=time.time)
     except ConfigError as error:
         raise StartError(str(error)) from error
+    metrics.watch_overrides(policies.overrides_in_force)
+    return policies
 
 
 def _open_credentials(catalogue: Catalogue) -> Credentials:
@@ -268,8 +283,6 @@ def _check_change(start: Catalogue, found: Catalogue, credentials: Credentials) 
     """Raises ConfigError for a configuration that this process cannot go over to."""
     if found.auth.mode is not start.auth.mode:
         raise ConfigError(["auth: whether callers must prove who they are is settled at the start: restart"])
-    if replace(found.scorer, timeout=start.scorer.timeout) != start.scorer:
-        raise ConfigError(["scorer: which scorers there are is settled at the start: restart, or change timeout alone"])
     try:
         for deployment in found.all_deployments():
             credentials.headers(deployment)

@@ -91,8 +91,9 @@ def with_values(
 
 
 def with_override(overlay: Overlay, override: Override, *, change: Change) -> Overlay:
-    """The overlay with an override in place of the one of its kind, or of its model."""
-    kept = [each for each in overlay.overrides if not _same_place(each.override, override)]
+    """The overlay with an override in place of the one of its kind, or of its model; expired ones go."""
+    alive = [each for each in overlay.overrides if change.at < each.override.expires_at]
+    kept = [each for each in alive if not _same_place(each.override, override)]
     until = datetime.fromtimestamp(override.expires_at, tz=UTC)
     summary = f"{override.kind.value}{' ' + override.model if override.model else ''} until {until:%Y-%m-%d %H:%M} UTC"
     return replace(overlay, overrides=(*kept, Overridden(override, change)), latest=change, summary=summary)

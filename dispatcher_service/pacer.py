@@ -136,10 +136,11 @@ class LedgerPacer:
 
     async def close(self, timeout: float) -> None:
         """The last flush."""
-        await asyncio.wait([asyncio.ensure_future(self.flush())], timeout=timeout)
-        left = [tenant.merging for tenant in self._tenants.values() if tenant.merging is not None]
-        for merging in left:
-            merging.cancel()
+        flushing = asyncio.ensure_future(self.flush())
+        await asyncio.wait([flushing], timeout=timeout)
+        left = [flushing, *(tenant.merging for tenant in self._tenants.values() if tenant.merging is not None)]
+        for task in left:
+            task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
     def _tenant(self, policy: TenantPolicy) -> _Tenant:

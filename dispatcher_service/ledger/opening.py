@@ -15,12 +15,17 @@ def default_url(environ: Mapping[str, str]) -> str:
     Creates the directory.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: it cannot be created: nobody can write there, as in most containers.
     """
     state = environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
-    directory = base / "pointsman"
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+        directory = base / "pointsman"
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"is not set, and the default place cannot be used: {error}: set sqlite:FILE or redis://…"
+        ) from error
     return f"sqlite:{directory / 'ledger.sqlite'}"
 
 

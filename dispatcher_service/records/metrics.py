@@ -9,6 +9,9 @@ from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD
 from dispatcher_service.records.shadows import ShadowChoice
 
+PLACES = ("queue", "log", "lookup", "text", "shadow")
+"""Where records can be lost. Closed: a metric label."""
+
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
 
@@ -28,6 +31,8 @@ class RecordMetrics:
         self._lost = Counter(
             f"{PREFIX}_records_lost", "Decision records that were lost, by where.", ["where"], registry=registry
         )
+        for where in PLACES:
+            self._lost.labels(where)  # from the start, so that a first loss is a rise from 0
         self._shadows = Counter(
             f"{PREFIX}_shadow_decisions",
             "What shadow settings would have chosen.",

@@ -40,7 +40,7 @@ _TEND_SECONDS = 60.0
 _SECONDS_BETWEEN_WARNINGS = 10.0
 
 Lost = Callable[[str, int], None]
-"""Called with where records were lost and how many: `queue`, `log`, `lookup`, `text` or `shadow`."""
+"""Called with where records were lost (see `metrics.PLACES`) and how many."""
 Shadowed = Callable[[Outcome, ShadowChoice], None]
 """Called once per shadow decision."""
 

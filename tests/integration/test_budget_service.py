@@ -231,6 +231,7 @@ async def test_overrides_turn_tenants_and_models_and_are_shown_with_their_end(
             )
         ).policy
         assert [(each.kind, each.for_everyone) for each in policy.overrides] == [(1, True)]
+        assert _gauge(replicas[0], "policy_overrides") == 1
         decision = await caller.route("hello")
         assert (decision.model, decision.reason) == (WEAK, decision_pb2.REASON_OVERRIDE_WEAK)
         shown = (await admin.call("GetPolicy", tenant_id="fixed")).policy
@@ -292,6 +293,23 @@ async def test_the_file_reloads_on_a_signal_without_dropping_a_request_and_a_bad
         assert (await caller.complete("hello")).decision.model == WEAK
 
 
+async def test_another_scorer_is_taken_over_without_a_restart(
+    directory: Path, replicas: tuple[ServiceProcess, ServiceProcess]
+) -> None:
+    config = directory / "dispatcher.toml"
+    text = await asyncio.to_thread(config.read_text)
+    async with Caller(replicas[0].grpc, credential=OWN.text) as caller:
+        assert not (await caller.route("hello")).HasField("win_probability")
+        await asyncio.to_thread(config.write_text, text.replace(NO_SCORER, "embedded"))
+        async with asyncio.timeout(30):
+            while not (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(config.write_text, text)
+        async with asyncio.timeout(30):
+            while (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
 def test_the_command_line_shows_and_changes_budgets(
     replicas: tuple[ServiceProcess, ServiceProcess],
     monkeypatch: pytest.MonkeyPatch,
@@ -328,9 +346,9 @@ def test_the_command_line_shows_and_changes_budgets(
     assert "the credential is read from $POINTSMAN_CREDENTIAL" in run("show")[2]
 
 
-def _gauge(process: ServiceProcess) -> float:
+def _gauge(process: ServiceProcess, name: str = "config_refused") -> float:
     with urllib.request.urlopen(f"http://{process.metrics}/metrics", timeout=10) as response:
         for line in response.read().decode().splitlines():
-            if line.startswith("pointsman_dispatcher_config_refused "):
+            if line.startswith(f"pointsman_dispatcher_{name} "):
                 return float(line.split()[1])
     raise AssertionError("no such gauge")

@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher_service.booking import Book
 from dispatcher_service.budget import Limit, OnExhausted, Period
-from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy, ScorerTarget
+from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy
 from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.dispatch import Dispatcher, Finished, Started
 from dispatcher_service.drains import Drains
@@ -24,6 +24,7 @@ from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.routing import Reason, Tier
+from dispatcher_service.scorer_targets import ScorerTarget
 from tests.fakes import FakeObserver, FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_PRICE, WEAK_PRICE, policy, request
 from tests.unit.test_gates import Seen

@@ -87,6 +87,9 @@ def test_a_tenant_is_turned_to_one_tier_at_a_time_and_models_go_off_one_by_one()
         (OverrideKind.MODEL_OFF, "big"),
     ]
     assert overlay.without_overrides(own, change=BY).overrides == ()
+    later = Change("c2", "ada", "a test", 2e9)
+    fresh = overlay.with_override(own, Override(OverrideKind.ALL_WEAK, "", 3e9), change=later)
+    assert [each.override.expires_at for each in fresh.overrides] == [3e9], "expired ones go"
 
 
 def _over(kind: OverrideKind, model: str = "", expires_at: float = 2e9) -> Override:
