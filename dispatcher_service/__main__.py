@@ -28,6 +28,7 @@ from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.conversations import Conversations
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.dispatch import Dispatcher
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.gates import Gates
 from dispatcher_service.idempotency import Idempotent
@@ -98,6 +99,7 @@ async def _serve(settings: Settings) -> None:
         metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
 
     policies.accept_by(served)
+    metrics.watch_tasks(asyncio.get_running_loop())
     scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
     metrics.watch_scorers(scorer.breakers())
 
@@ -117,6 +119,7 @@ async def _serve(settings: Settings) -> None:
         recording.recorder.record(outcome)
         tracing.observe(outcome)
 
+    drains = Drains(observe=metrics.drained)
     conversations = Conversations(
         Dispatcher(
             catalogue=policies.catalogue,
@@ -125,6 +128,7 @@ async def _serve(settings: Settings) -> None:
             book=money.book,
             pacer=money.pacer,
             gates=gates,
+            drains=drains,
             record=record,
             clock=time.monotonic,
             wall_clock=time.time,
@@ -181,6 +185,7 @@ async def _serve(settings: Settings) -> None:
 
     async def close() -> None:
         await policies.close()
+        await drains.close(settings.drain)
         await idempotent.close()
         await conversations.close()
         await money.close()

@@ -14,7 +14,7 @@ from typing import Self
 from dispatcher_service import budget, costing, failover, overrides
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
-from dispatcher_service.catalogue import Deployment, OnLedgerFailure
+from dispatcher_service.catalogue import Deployment, OnDisconnect, OnLedgerFailure
 from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import (
@@ -253,6 +253,9 @@ class _Search:
         Raises:
             UpstreamError: nothing is left to try: what the last call of a deployment came to.
         """
+        if self._progress.left:
+            # Nobody waits for another attempt.
+            raise self._error()
         step = failover.next_step(
             self._route,
             self._failures,
@@ -287,11 +290,16 @@ class _Search:
 
 
 def _call_timeout(deployment: Deployment, progress: Progress) -> float:
-    """The deployment's timeout, or what is left of the caller's deadline if that is less."""
+    """The deployment's timeout, or what is left of the caller's deadline if that is less.
+
+    A model that drains has its drain time on top: at its deadline the caller goes away, and the answer is read on.
+    """
     if progress.request.timeout is None:
         return deployment.timeout
     left = progress.request.timeout - progress.elapsed()
     if left <= 0:
         what = "the caller's deadline passed before the call"
         raise UpstreamTimeout(deployment.name, what, may_be_billed=False, out_of_time=True)
-    return min(deployment.timeout, left)
+    model = progress.catalogue.models[deployment.model]
+    drain = model.drain_timeout if model.on_disconnect is OnDisconnect.DRAIN else 0.0
+    return min(deployment.timeout, left + drain)

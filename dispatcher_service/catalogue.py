@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher_service import pricing
 from dispatcher_service.budget import Limit, OnExhausted
@@ -290,6 +290,12 @@ class Catalogue:
     tenants: Mapping[str, TenantPolicy]
     auth: AuthPolicy
     retries: RetryPolicy = RetryPolicy()
+    drains: bool = field(init=False)
+    """Whether any model's answers are read on without their caller."""
+
+    def __post_init__(self) -> None:
+        drains = any(model.on_disconnect is OnDisconnect.DRAIN for model in self.models.values())
+        object.__setattr__(self, "drains", drains)
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

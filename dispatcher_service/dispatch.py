@@ -11,6 +11,7 @@ from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
 from dispatcher_service.costing import Expectations
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
@@ -71,6 +72,7 @@ class Dispatcher:
         book: Book,
         pacer: Pacer,
         gates: Gates,
+        drains: Drains,
         record: Record,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -94,6 +96,7 @@ class Dispatcher:
             sleep=sleep,
             draw=draw,
         )
+        self._drains = drains
         self._record = record
         self._clock = clock
         self._wall_clock = wall_clock
@@ -108,24 +111,34 @@ class Dispatcher:
         Raises:
             PointsmanError: see errors.py. What was spent until then is in the record.
         """
-        with self._progress(request, "Complete") as progress, self._paced(progress):
+        progress = self._progress(request, "Complete")
+        work = self._complete(progress)
+        return await (self._drains.complete(work, progress) if progress.catalogue.drains else work)
+
+    def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
+
+        `Started` comes with the first piece of the answer, since until then another model may take over. When the
+        consumer goes away, the upstream call is closed, and what it delivered is billed at the documented estimate; or,
+        where the model's policy is to drain, it is read on for a while and billed as reported.
+
+        Raises:
+            PointsmanError: see errors.py.
+        """
+        progress = self._progress(request, "StreamComplete")
+        events = self._stream(progress)
+        return self._drains.stream(events, progress) if progress.catalogue.drains else events
+
+    async def _complete(self, progress: Progress) -> Answer:
+        with progress, self._paced(progress):
             progress.choice = await self._chooser.choose(progress)
             completion = await self._attempts.complete(progress)
             bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
             # A fallback may have answered in place of the chosen model.
             return Answer(choice=progress.choice, completion=completion, bill=bill)
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
-
-        `Started` comes with the first piece of the answer, since until then another model may take over. When the
-        consumer goes away or the upstream breaks off, the upstream call is closed, and what it delivered is billed at
-        the documented estimate.
-
-        Raises:
-            PointsmanError: see errors.py.
-        """
-        with self._progress(request, "StreamComplete") as progress, self._paced(progress):
+    async def _stream(self, progress: Progress) -> AsyncGenerator[StreamEvent, None]:
+        with progress, self._paced(progress):
             progress.choice = await self._chooser.choose(progress)
             started = False
             async with contextlib.aclosing(self._attempts.stream(progress)) as events:

@@ -5,6 +5,7 @@ and statuses never stand in one metric with a tenant; no histogram has a tenant.
 for graphs: a float counter holds micro-dollars exactly up to billions of dollars, and the ledger holds the truth.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -74,8 +75,10 @@ class Metrics:
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
         )
         self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
+        self._drains = counter("drains", "Calls that went on after their caller had gone, by how they ended.", "result")
         self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
+        self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
         self._scorer = histogram(
@@ -131,10 +134,18 @@ class Metrics:
         """See `gates.Observe`."""
         self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
 
+    def drained(self, result: str) -> None:
+        """See `drains.Observe`."""
+        self._drains.labels(result).inc()
+
     def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
         """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
         for deployment, state in states.items():
             self._breaker.labels(deployment).set_function(partial(_as_number, state))
+
+    def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Show how many tasks a loop has. They are counted when the metrics are read, on another thread."""
+        self._tasks.set_function(lambda: float(len(asyncio.all_tasks(loop))))
 
     @contextmanager
     def in_flight(self, method: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Self
 
 from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
-from dispatcher_service.catalogue import Catalogue, Deployment, Model, TenantPolicy
+from dispatcher_service.catalogue import Catalogue, Deployment, Model, OnDisconnect, TenantPolicy
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError, UpstreamError
 from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, Record
@@ -124,6 +124,8 @@ class Progress:
         """Seconds since the epoch; prices are those of this moment, for all attempts."""
         self._finish_reasons: tuple[FinishReason, ...] = ()
         self._error: PointsmanError | None = None
+        self.left = False
+        """The caller went away, and the work goes on without."""
 
     @property
     def policy(self) -> TenantPolicy:
@@ -163,6 +165,14 @@ class Progress:
         self._error = error
         return self._bill()
 
+    def caller_gone(self) -> float:
+        """See `drains.Leavable`: an upstream that is answering is read on, where its model's policy says so."""
+        call = self.calls[-1] if self.calls else None
+        if self._finish_reasons or call is None or call.contacted_at is None or call.usage is not None:
+            return 0.0
+        self.left = call.model.on_disconnect is OnDisconnect.DRAIN
+        return call.model.drain_timeout if self.left else 0.0
+
     def __enter__(self) -> Self:
         return self
 
@@ -173,6 +183,9 @@ class Progress:
         elif isinstance(error, GeneratorExit):
             # The consumer of a stream went away between two events.
             error = None if self._finish_reasons else asyncio.CancelledError()
+        if self.left:
+            # Nobody heard how it ended.
+            error = asyncio.CancelledError()
         if bill is not None and isinstance(error, PointsmanError):
             error.cost = bill.cost
         calls = [call for call in self.calls if call.contacted_at is not None]

@@ -88,10 +88,11 @@ class FaultyServer:
         return app
 
     async def list_calls(self, request: web.Request) -> web.Response:
-        """The ended calls, the newest last; `?user=` selects."""
+        """The ended calls, the newest last, and how many began; `?user=` selects."""
         user = request.query.get("user")
-        ended = [asdict(call) for call in self.calls if call.ended and user in (None, call.user)]
-        return web.json_response({"open": self.open, "calls": ended})
+        begun = [call for call in self.calls if user in (None, call.user)]
+        ended = [asdict(call) for call in begun if call.ended]
+        return web.json_response({"open": self.open, "begun": len(begun), "calls": ended})
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -137,6 +138,9 @@ class _Exchange:
         self._server = server
 
     async def run(self) -> web.StreamResponse:
+        if self._fault == "slow_500":
+            await asyncio.sleep(self._seconds)
+            return self._error(500)
         if self._fault in _STATUSES:
             return self._error(_STATUSES[self._fault])
         if self._fault == "reset":

@@ -10,6 +10,7 @@ import logging
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import grpc
 import grpc.aio
@@ -20,6 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from pointsman.runtime.channels import MAX_MESSAGE_BYTES
+from pointsman.runtime.decoding import StrictServer
 from pointsman.runtime.logs import fields
 from pointsman.runtime.tls import Certificates, ServerTls, TlsError
 
@@ -97,7 +99,8 @@ async def serve(
     watched = ("", *spec.grpc_services)
     await _set_health(health, watched, serving=False)  # HealthServicer starts as SERVING.
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    register(server)
+    # What it passes on is what generated code calls of a server.
+    register(cast("grpc.aio.Server", StrictServer(server)))
     if spec.reflection:
         names = (*spec.grpc_services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)

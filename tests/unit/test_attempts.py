@@ -8,6 +8,7 @@ from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy, ScorerTarget
 from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.dispatch import Dispatcher, Finished, Started
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.gates import Gates
@@ -60,6 +61,7 @@ class Bench:
             pacer=LedgerPacer(ledger, clock=lambda: self.now, wall_clock=lambda: 1e9, observe=lambda *_: None),
             upstream=self.upstream,
             gates=Gates(clock=lambda: self.now, observe=self.seen),
+            drains=Drains(observe=lambda _: None),
             record=self.outcomes.append,
             clock=lambda: self.now,
             wall_clock=lambda: 1e9,

@@ -89,7 +89,7 @@ async def test_each_key_of_a_tenant_opens_its_door_so_that_keys_can_be_rotated(b
     assert await bench.who(OLD.text) == RESEARCH
     assert await bench.who(NEW.text) == RESEARCH
     assert await bench.who(SUPPORT.text) == Principal("support", is_admin=False)
-    assert await bench.who(ADMIN.text) == Principal("", is_admin=True)
+    assert await bench.who(ADMIN.text) == Principal("", is_admin=True, name="ops")
     assert set(bench.seen) == {(Method.API_KEY, Result.OK)}
 
 

@@ -18,6 +18,7 @@ from dispatcher_service.catalogue import (
 )
 from dispatcher_service.chat import Chat, Image, Message, PartKind, Request, Role, Text
 from dispatcher_service.dispatch import Broken, Dispatcher, Finished, Started
+from dispatcher_service.drains import Drains
 from dispatcher_service.errors import (
     Forbidden,
     InvalidRequest,
@@ -118,6 +119,7 @@ class Bench:
             ),
             record=self.outcomes.append,
             gates=Gates(clock=lambda: self.now, observe=Unobserved()),
+            drains=Drains(observe=lambda _: None),
             clock=lambda: self.now,
             wall_clock=lambda: self.wall,
             sleep=self._sleep,

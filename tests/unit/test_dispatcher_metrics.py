@@ -26,7 +26,9 @@ LABELS = {
     "pair_mismatch": {"tenant"},
     "attempts_total": {"deployment", "result"},
     "upstream_in_flight": {"deployment"},
+    "drains_total": {"result"},
     "breaker_state": {"deployment"},
+    "tasks": set(),
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
     "scorer_seconds_count": {"scorer", "result"},
@@ -59,6 +61,7 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
         pass
     metrics.attempt_began("d")
     metrics.attempt_ended("d", AttemptResult.OK)
+    metrics.drained("finished")
     metrics.watch_breakers({"d": lambda: BreakerState.OPEN})
     bench = Bench(upstream=FakeUpstream(usage=None))
     _ = [event async for event in bench.dispatcher.stream(request())]
