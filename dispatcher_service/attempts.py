@@ -1,20 +1,20 @@
 """Calling a model: which deployments are tried, one after the other, until one answers.
 
-What comes next is `failover`'s to say, whether a deployment may be called `gates`', and whether there is money for it
+What comes next is `search`'s to say, whether a deployment may be called `gates`', and whether there is money for it
 the ledger's, which is asked before each attempt (`booking`). A stream fails over as long as it has brought nothing;
 once the caller has seen a piece of an answer, another model's would not continue it.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from dispatcher_service import budget, costing, failover, overrides
+from dispatcher_service import budget, costing, overrides
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
-from dispatcher_service.catalogue import Deployment, OnDisconnect, OnLedgerFailure
+from dispatcher_service.catalogue import OnLedgerFailure
 from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import (
@@ -24,14 +24,13 @@ from dispatcher_service.errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from dispatcher_service.failover import Failure, Route, Step
+from dispatcher_service.failover import Step
 from dispatcher_service.gates import Gates
 from dispatcher_service.ports import Pacer, Upstream
 from dispatcher_service.pricing import Usage
 from dispatcher_service.progress import Call, Progress
 from dispatcher_service.routing import Reason, Tier
-
-Sleep = Callable[[float], Awaitable[None]]
+from dispatcher_service.search import Search, Sleep, call_timeout
 
 
 class Attempts:
@@ -65,7 +64,7 @@ class Attempts:
             LedgerUnavailable: whether one does is not known, and the policy is to reject.
             UpstreamError: no deployment answered.
         """
-        search = _Search(progress, sleep=self._sleep, draw=self._draw)
+        search = Search(progress, sleep=self._sleep, draw=self._draw)
         while True:
             step = await search.next()
             try:
@@ -80,7 +79,7 @@ class Attempts:
             except UpstreamError as error:
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.turn_weak(self._weak_instead(progress, step, error))
+                search.unaffordable(step, self._weak_instead(progress, step, error), error)
 
     async def stream(self, progress: Progress) -> AsyncGenerator[Delta | End, None]:
         """The answer as it is written: deltas, then exactly one end, which comes after the money is settled.
@@ -89,7 +88,7 @@ class Attempts:
             BudgetExhausted, LedgerUnavailable: as for `complete`.
             UpstreamError: no deployment answered, or one broke off after its first delta.
         """
-        search = _Search(progress, sleep=self._sleep, draw=self._draw)
+        search = Search(progress, sleep=self._sleep, draw=self._draw)
         while True:
             step = await search.next()
             begun = False
@@ -115,7 +114,7 @@ class Attempts:
                     raise
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.turn_weak(self._weak_instead(progress, step, error))
+                search.unaffordable(step, self._weak_instead(progress, step, error), error)
 
     async def _booked(self, progress: Progress, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
@@ -134,7 +133,7 @@ class Attempts:
             if policy.limits:  # A tool loop keeps its model, and that one came from an earlier configuration.
                 raise InvalidRequest("chat.max_tokens", f"model {model.name} bounds no answer, your limits do: set it")
             worst_case = self._expectations.cost(model, price, chat)
-        timeout = _call_timeout(step.deployment, progress)
+        timeout = call_timeout(step.deployment, progress)
         try:
             booking = await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
         except LedgerUnavailable:
@@ -153,8 +152,10 @@ class Attempts:
         if usage is not None:
             self._expectations.observe(call.model, usage, progress.request.chat.choices)
 
-    def _weak_instead(self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable) -> Reason:
-        """Why the weak model is to answer. Where the policy does not say so, raises the error."""
+    def _weak_instead(
+        self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable
+    ) -> Reason | None:
+        """Why the weak model is to answer; `None` where the policy does not say so."""
         policy, in_tool_loop = progress.policy, progress.request.chat.in_tool_loop
         off = overrides.models_off(policy.overrides, now=progress.received_at)
         if policy.pair.weak in off:
@@ -162,13 +163,10 @@ class Attempts:
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
                 self._pacer.refused(policy, until=error.window_end)
-            if budget.fallback(policy.on_exhausted, step.leg.tier, in_tool_loop=in_tool_loop) is None:
-                raise error
-            return Reason.BUDGET_DEGRADED
+            tier = budget.fallback(policy.on_exhausted, step.leg.tier, in_tool_loop=in_tool_loop)
+            return None if tier is None else Reason.BUDGET_DEGRADED
         turns = policy.on_ledger_failure is OnLedgerFailure.WEAK and step.leg.tier is Tier.STRONG
-        if in_tool_loop or not turns:
-            raise error
-        return Reason.LEDGER_UNAVAILABLE
+        return Reason.LEDGER_UNAVAILABLE if turns and not in_tool_loop else None
 
 
 class _Attempt:
@@ -196,7 +194,7 @@ class _Attempt:
         except LedgerUnavailable:
             if self._progress.policy.on_ledger_failure is OnLedgerFailure.REJECT:
                 raise
-        return _call_timeout(self.call.deployment, self._progress)
+        return call_timeout(self.call.deployment, self._progress)
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,96 +208,3 @@ class _Attempt:
             await self._book.release(self._booking)
         else:
             await self._book.settle(self._booking, call.cost, call.usage)
-
-
-class _Search:
-    """The attempts of one request so far."""
-
-    def __init__(self, progress: Progress, *, sleep: Sleep, draw: Callable[[], float]) -> None:
-        self._progress = progress
-        self._sleep = sleep
-        self._draw = draw
-        self._failures: list[Failure] = []
-        self._step: Step | None = None
-        assert progress.choice is not None
-        self._choice = progress.choice
-        self._route = self._plan()
-
-    def turn_weak(self, reason: Reason) -> None:
-        """Go on with weak models alone. What failed before counts on, and the decision keeps what it was made from."""
-        if self._choice.decision.tier is Tier.STRONG:
-            decision = replace(self._choice.decision, tier=Tier.WEAK, reason=reason)
-            self._choice = replace(self._choice, decision=decision)
-        self._route = tuple(leg for leg in self._plan() if leg.tier is Tier.WEAK)
-
-    def _plan(self) -> Route:
-        progress = self._progress
-        chat, catalogue = progress.request.chat, progress.catalogue
-        return failover.route(
-            tier=self._choice.decision.tier,
-            pair=self._choice.pair,
-            models=catalogue.models,
-            deployments=catalogue.deployments,
-            fallback_to_other_tier=progress.policy.fallback_to_other_tier,
-            in_tool_loop=chat.in_tool_loop,
-            kinds=frozenset(kind for _, kind in chat.other_parts()),
-            off=overrides.models_off(progress.policy.overrides, now=progress.received_at),
-            draw=self._draw,
-        )
-
-    async def next(self) -> Step:
-        """The call to make now, after the wait that it needs.
-
-        Raises:
-            UpstreamError: nothing is left to try: what the last call of a deployment came to.
-        """
-        if self._progress.left:
-            # Nobody waits for another attempt.
-            raise self._error()
-        step = failover.next_step(
-            self._route,
-            self._failures,
-            now=self._progress.elapsed(),
-            deadline=self._progress.request.timeout,
-            policy=self._progress.catalogue.retries,
-            draw=self._draw,
-        )
-        if step is None:
-            raise self._error()
-        if step.wait > 0:
-            await self._sleep(step.wait)
-        self._step = step
-        self._progress.choice = self._choice.answered_by(step.leg.tier, step.leg.model)
-        return step
-
-    def failed(self, error: UpstreamError) -> None:
-        """The deployment that `next` gave did not answer."""
-        assert self._step is not None
-        self._failures.append(Failure(self._step.deployment.name, error, self._progress.elapsed()))
-
-    def _error(self) -> UpstreamError:
-        """The last failure of a call: that a deployment was left alone says less than why."""
-        errors = [failure.error for failure in self._failures]
-        called = [error for error in errors if error.called]
-        if called or errors:
-            return (called or errors)[-1]
-        # Not one call: the time was over before the first.
-        name = self._route[0].deployments[0].name
-        what = "the caller's deadline passed before the call"
-        return UpstreamTimeout(name, what, may_be_billed=False, out_of_time=True)
-
-
-def _call_timeout(deployment: Deployment, progress: Progress) -> float:
-    """The deployment's timeout, or what is left of the caller's deadline if that is less.
-
-    A model that drains has its drain time on top: at its deadline the caller goes away, and the answer is read on.
-    """
-    if progress.request.timeout is None:
-        return deployment.timeout
-    left = progress.request.timeout - progress.elapsed()
-    if left <= 0:
-        what = "the caller's deadline passed before the call"
-        raise UpstreamTimeout(deployment.name, what, may_be_billed=False, out_of_time=True)
-    model = progress.catalogue.models[deployment.model]
-    drain = model.drain_timeout if model.on_disconnect is OnDisconnect.DRAIN else 0.0
-    return min(deployment.timeout, left + drain)

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 WAIT_SECONDS = 1.0
 """How long a request waits for its own end to be written. Then its answer goes out, and writing goes on behind it."""
 
+MOST_PENDING = 10_000
+"""Ends that may wait for a ledger that is away: more would be held in memory alone, and lost with the process."""
+
 _MARGIN_SECONDS = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _MOST_WITHOUT_LIMIT: NanoUsd = 2**43
@@ -109,7 +112,13 @@ class Book:
         return Booking(answer, policy.limits)
 
     def unbooked(self, policy: TenantPolicy, model: str, worst_case: NanoUsd) -> Booking:
-        """For a call that is made although the ledger is away: it is booked when it ends, or later."""
+        """For a call that is made although the ledger is away: it is booked when it ends, or later.
+
+        Raises:
+            LedgerUnavailable: as many as we may remember wait already.
+        """
+        if len(self._ends) >= MOST_PENDING:
+            raise LedgerUnavailable(f"{MOST_PENDING} charges wait for it to be back")
         now = self._wall_clock()
         hour, day, month = (Balance(window, 0, 0) for window in budget.windows_at(now))
         reservation = Reservation(

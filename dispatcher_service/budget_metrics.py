@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _STEP_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 _MOST_TOLD = 10_000
+STEPS = ("reserve", "mark_started", "settle", "release")
+"""What a request asks of the ledger. Closed: a metric label."""
 
 
 class BudgetMetrics:
@@ -29,6 +31,7 @@ class BudgetMetrics:
     def __init__(self, registry: CollectorRegistry, *, tenants: Collection[str]) -> None:
         """`tenants` as for `metrics.Metrics`: gauges exist for those with a label of their own."""
         self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
+        self._with_share: frozenset[str] = frozenset()
         self._told: dict[tuple[str, BudgetWindow, int], None] = {}
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -58,6 +61,9 @@ class BudgetMetrics:
             registry=registry,
         )
         self._errors = counter("ledger_errors", "Steps of the ledger that failed.", "step")
+        for step in STEPS:
+            self._errors.labels(step)  # At zero from the start, so that rate() sees the first one.
+        self._share = gauge("strong_call_share_target", "The share of strong calls that the tenant wants.", "tenant")
         target = ("tenant", "target")
         self._infeasible = gauge(
             "pacing_infeasible", "1 if all calls go weak and spending is still faster than the target.", *target
@@ -102,6 +108,15 @@ class BudgetMetrics:
         for cause, overrun in totals.items():
             self._overruns.labels(cause.value).set(overrun.count)
             self._overrun_usd.labels(cause.value).set(overrun.amount / NANO_USD_PER_USD)
+
+    def shares(self, wanted: Mapping[str, float]) -> None:
+        """See `ports.BudgetObserver`."""
+        shown = self._tenants & wanted.keys()
+        for tenant_id in self._with_share - shown:
+            self._share.remove(tenant_id)
+        for tenant_id in shown:
+            self._share.labels(tenant_id).set(wanted[tenant_id])
+        self._with_share = shown
 
     def expired(self, count: int) -> None:
         """See `ports.BudgetObserver`."""

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 from google.protobuf import timestamp_pb2
 
+from dispatcher_service.audit_trail import Entry
 from dispatcher_service.budget import MAX_LIMIT, Limit, Period, format_usd
 from dispatcher_service.errors import InvalidRequest
 from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
 from dispatcher_service.overlay import CHANGEABLE, Change, Json, Overlay
 from dispatcher_service.overrides import Override, OverrideKind
-from dispatcher_service.policies import Entry
 from dispatcher_service.sections import TenantSection
 from pointsman.dispatcher.v1 import budget_pb2
 

@@ -1,7 +1,7 @@
 """What the configuration file says, as frozen values: models, deployments, tenants."""
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dispatcher_service import pricing
@@ -12,6 +12,7 @@ from dispatcher_service.overrides import Override
 from dispatcher_service.pacing_targets import PacingPolicy
 from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.stickiness import Sticky
 
 
@@ -183,6 +184,15 @@ class Shadow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimits:
+    """How much a tenant may ask for, `None` for any amount. See `admission.Rate` for what each counts."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
     """Who pays, for which pair, how the dial stands, and what it may cost.
 
@@ -217,66 +227,15 @@ class TenantPolicy:
     shadow: Shadow | None = None
     idempotency_retention: float = 600.0
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
+    rates: RateLimits = RateLimits()
+    allowed_models: frozenset[str] | None = None
+    """The models that may see the tenant's prompts, `None` for all of the catalogue. The pair is among them."""
     overrides: tuple[Override, ...] = ()
     """What operators turned it to, the tenant's own before everyone's; some may have expired."""
 
-
-EMBEDDED = "embedded"
-"""The address of a scorer in the dispatcher's own process."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerTls:
-    """Paths of PEM files, empty where there is none. See `pointsman.runtime.channels.ClientTls`."""
-
-    ca: str
-    certificate: str
-    key: str
-    server_name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerEndpoint:
-    """One scorer: a gRPC target or `EMBEDDED`. `artifact` is an embedded one's directory, empty for the shipped one."""
-
-    address: str
-    artifact: str = ""
-    tls: ScorerTls | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canary:
-    """A scorer that serves a share of the tenants, `weight`, in [0, 1]."""
-
-    name: str
-    weight: float
-    endpoint: ScorerEndpoint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScorerTarget:
-    """Where the scorers are.
-
-    Attributes:
-        address, artifact, tls: of the main one; see `ScorerEndpoint`.
-        timeout: the dispatcher's whole patience for one prediction, in seconds.
-        breaker_failures: failures in a row after which a scorer is left alone.
-        breaker_cooldown: for how many seconds.
-        canaries: scorers that serve some of the tenants.
-    """
-
-    address: str
-    timeout: float
-    artifact: str = ""
-    tls: ScorerTls | None = None
-    breaker_failures: int = 5
-    breaker_cooldown: float = 1.0
-    canaries: tuple[Canary, ...] = ()
-
-    @property
-    def main(self) -> ScorerEndpoint:
-        """The scorer of all tenants that no canary serves."""
-        return ScorerEndpoint(address=self.address, artifact=self.artifact, tls=self.tls)
+    def closed(self, models: Iterable[str]) -> frozenset[str]:
+        """Those of `models` that may not see the tenant's prompts, be it as a fallback or in a tool loop."""
+        return frozenset() if self.allowed_models is None else frozenset(models) - self.allowed_models
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,11 +89,12 @@ Part = Text | Image | Audio | File
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that a model made; `arguments` is JSON text as it wrote it."""
+    """A call that a model made; `arguments` is JSON text as it wrote it, or the input of a `custom` tool: any text."""
 
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +113,33 @@ class Message:
         return "\n".join(part.text for part in self.parts if isinstance(part, Text) and part.kind is PartKind.TEXT)
 
 
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A grammar for the input of a custom tool; `syntax` is `lark` or `regex`."""
+
+    syntax: str
+    definition: str
+
+
+class AnyText(enum.Enum):
+    """The form of a custom tool's input without a grammar."""
+
+    STATED = "text"
+    UNSTATED = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A function that the model may call; `parameters` is a JSON schema, `None` for none."""
+    """A function that the model may call; `parameters` is a JSON schema, `None` for none.
+
+    A custom tool has a form of its input as `custom` instead, and neither `parameters` nor `strict`.
+    """
 
     name: str
     description: str = ""
     parameters: JsonObject | None = None
     strict: bool | None = None
+    custom: Grammar | AnyText | None = None
 
 
 class ToolChoiceMode(enum.Enum):
@@ -132,9 +152,18 @@ class ToolChoiceMode(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class NamedTool:
-    """The one function to call."""
+    """The one function or custom tool to call."""
 
     name: str
+    custom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedTools:
+    """Some of the tools."""
+
+    mode: ToolChoiceMode
+    tools: tuple[NamedTool, ...]
 
 
 class PlainFormat(enum.Enum):
@@ -172,7 +201,7 @@ class Chat:
     top_logprobs: int | None = None
     response_format: PlainFormat | JsonSchemaFormat | None = None
     tools: tuple[Tool, ...] = ()
-    tool_choice: ToolChoiceMode | NamedTool | None = None
+    tool_choice: ToolChoiceMode | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str = ""
     user: str = ""

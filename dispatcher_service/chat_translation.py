@@ -1,7 +1,6 @@
 """Conversations from protos to values, checked. Field paths in errors are those of the proto."""
 
 import base64
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -15,17 +14,20 @@ from dispatcher_service.chat import (
     Image,
     JsonSchemaFormat,
     Message,
-    NamedTool,
     Part,
     PartKind,
     PlainFormat,
     Role,
     Text,
-    Tool,
-    ToolCall,
-    ToolChoiceMode,
 )
 from dispatcher_service.errors import InvalidRequest, PayloadTooLarge
+from dispatcher_service.tool_translation import (
+    read_json_object,
+    read_name,
+    read_tool_call,
+    read_tool_choice,
+    read_tools,
+)
 from pointsman.dispatcher.v1 import chat_pb2
 
 _ROLES: Final = {
@@ -36,16 +38,9 @@ _ROLES: Final = {
     chat_pb2.ROLE_TOOL: Role.TOOL,
 }
 _KNOWN_ROLES: Final = ", ".join(chat_pb2.Role.Name(role) for role in _ROLES)
-_TOOL_CHOICES: Final = {
-    chat_pb2.TOOL_CHOICE_MODE_NONE: ToolChoiceMode.NONE,
-    chat_pb2.TOOL_CHOICE_MODE_AUTO: ToolChoiceMode.AUTO,
-    chat_pb2.TOOL_CHOICE_MODE_REQUIRED: ToolChoiceMode.REQUIRED,
-}
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _EFFORT: Final = re.compile(r"[a-z]{1,16}")
 _MEDIA_TYPE: Final = re.compile(r"[a-z]+/[a-z0-9.+-]+")
 _MAX_STOP_SEQUENCES: Final = 4
-_MAX_TOOLS: Final = 128
 _MAX_METADATA: Final = 16
 
 
@@ -65,7 +60,7 @@ def read_chat(chat: chat_pb2.Chat, *, max_bytes: int) -> Chat:
     messages = tuple(_message(message, f"chat.messages[{index}]") for index, message in enumerate(chat.messages))
     if not any(message.role is Role.USER and message.text.strip() for message in messages):
         raise InvalidRequest("chat.messages", "no user message with text: add one, it is what gets routed")
-    tools = _tools(chat.tools)
+    tools = read_tools(chat.tools)
     return Chat(
         messages=messages,
         temperature=_optional(chat, "temperature", 0, 2),
@@ -81,7 +76,7 @@ def read_chat(chat: chat_pb2.Chat, *, max_bytes: int) -> Chat:
         top_logprobs=_top_logprobs(chat),
         response_format=_response_format(chat),
         tools=tools,
-        tool_choice=_tool_choice(chat, tools),
+        tool_choice=read_tool_choice(chat, tools),
         parallel_tool_calls=_parallel_tool_calls(chat),
         reasoning_effort=_reasoning_effort(chat.reasoning_effort),
         user=chat.user,
@@ -110,6 +105,7 @@ def _sizes(chat: chat_pb2.Chat) -> tuple[int, int]:
             other += len(part.file.inline.data)
     for tool in chat.tools:
         text += len(tool.name) + len(tool.description.encode()) + len(tool.parameters_json.encode())
+        text += len(tool.custom.grammar.definition.encode())
     schema = chat.response_format.json_schema
     text += len(schema.name) + len(schema.description.encode()) + len(schema.schema_json.encode())
     return text, other + len(chat.extra_body_json.encode())
@@ -131,7 +127,7 @@ def _message(message: chat_pb2.Message, path: str) -> Message:
         parts=tuple(_part(part, role, f"{path}.content[{index}]") for index, part in enumerate(message.content)),
         name=message.name,
         tool_calls=tuple(
-            _tool_call(call, f"{path}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls)
+            read_tool_call(call, f"{path}.tool_calls[{index}]") for index, call in enumerate(message.tool_calls)
         ),
         tool_call_id=message.tool_call_id,
     )
@@ -188,56 +184,6 @@ def _base64(data: bytes, path: str) -> str:
     return base64.b64encode(data).decode()
 
 
-def _tool_call(call: chat_pb2.ToolCall, path: str) -> ToolCall:
-    if not call.id:
-        raise InvalidRequest(f"{path}.id", "repeat the id that the model gave")
-    if not call.name:
-        raise InvalidRequest(f"{path}.name", "repeat the name that the model gave")
-    return ToolCall(id=call.id, name=call.name, arguments=call.arguments_json)
-
-
-def _tools(tools: Iterable[chat_pb2.Tool]) -> tuple[Tool, ...]:
-    read = tuple(_tool(tool, f"chat.tools[{index}]") for index, tool in enumerate(tools))
-    if len(read) > _MAX_TOOLS:
-        raise InvalidRequest("chat.tools", f"{len(read)} tools: keep at most {_MAX_TOOLS}")
-    names: set[str] = set()
-    for index, tool in enumerate(read):
-        if tool.name in names:
-            raise InvalidRequest(f"chat.tools[{index}].name", f"{tool.name!r} stands twice: rename one")
-        names.add(tool.name)
-    return read
-
-
-def _tool(tool: chat_pb2.Tool, path: str) -> Tool:
-    return Tool(
-        name=_name(tool.name, f"{path}.name"),
-        description=tool.description,
-        parameters=_json_object(tool.parameters_json, f"{path}.parameters_json") if tool.parameters_json else None,
-        strict=tool.strict if tool.HasField("strict") else None,
-    )
-
-
-def _name(name: str, path: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(path, f"{name[:64]!r} cannot be a name: write 1 to 64 letters, digits, _ or -")
-    return name
-
-
-def _tool_choice(chat: chat_pb2.Chat, tools: tuple[Tool, ...]) -> ToolChoiceMode | NamedTool | None:
-    if not chat.HasField("tool_choice"):
-        return None
-    if not tools:
-        raise InvalidRequest("chat.tool_choice", "there are no tools: add chat.tools, or remove it")
-    choice = chat.tool_choice
-    if choice.WhichOneof("choice") == "function":
-        if choice.function not in {tool.name for tool in tools}:
-            raise InvalidRequest("chat.tool_choice.function", f"{choice.function[:64]!r} is not among chat.tools")
-        return NamedTool(choice.function)
-    if choice.mode not in _TOOL_CHOICES:
-        raise InvalidRequest("chat.tool_choice", "set a mode or a function")
-    return _TOOL_CHOICES[choice.mode]
-
-
 def _parallel_tool_calls(chat: chat_pb2.Chat) -> bool | None:
     if not chat.HasField("parallel_tool_calls"):
         return None
@@ -256,8 +202,8 @@ def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat | No
         return PlainFormat(kind)
     form, path = chat.response_format.json_schema, "chat.response_format.json_schema"
     return JsonSchemaFormat(
-        name=_name(form.name, f"{path}.name"),
-        schema=_json_object(form.schema_json, f"{path}.schema_json"),
+        name=read_name(form.name, f"{path}.name"),
+        schema=read_json_object(form.schema_json, f"{path}.schema_json"),
         description=form.description,
         strict=form.strict if form.HasField("strict") else None,
     )
@@ -266,7 +212,7 @@ def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat | No
 def _extra_body(text: str) -> Mapping[str, Any]:
     if not text:
         return {}
-    extra = _json_object(text, "chat.extra_body_json")
+    extra = read_json_object(text, "chat.extra_body_json")
     for key in extra:
         if key in OWNED_KEYS:
             raise InvalidRequest(
@@ -274,21 +220,6 @@ def _extra_body(text: str) -> Mapping[str, Any]:
                 f"{key!r} belongs to a field of chat or to the dispatcher: remove it",
             )
     return extra
-
-
-def _json_object(text: str, path: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(path, f"not JSON ({error}): write a JSON object") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest(path, f"a JSON {type(value).__name__}: write a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    # RFC 8259 knows no NaN and Infinity, which Python's reader takes by default.
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _stop(stop: Iterable[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dispatcher_service import overrides, routing, stickiness
 from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat, Request
 from dispatcher_service.costing import Expectations
-from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
+from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
@@ -32,7 +32,7 @@ class Chooser:
             Unauthenticated: there is no such tenant.
             Forbidden: the tenant's policy does not allow what is asked.
             InvalidRequest: a model of the tenant cannot take the request.
-            ModelsOff: operators have turned off both of the tenant's models.
+            ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
         request, catalogue = progress.request, progress.catalogue
@@ -42,12 +42,14 @@ class Chooser:
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         off = overrides.models_off(policy.overrides, now=progress.received_at)
+        if request.chat.in_tool_loop and request.held is not None and request.held.model in off:
+            raise ModelsOff(request.held.model)  # In a tool loop the model never changes.
         past = stickiness.forced(
             request.held,
             in_tool_loop=request.chat.in_tool_loop,
             sticky=policy.sticky,
             pair=policy.pair,
-            models=catalogue.deployments.keys() - off,
+            models=catalogue.deployments.keys() - policy.closed(catalogue.models),
         )
         if policy.overrides and (past is None or past[0].reason is not Reason.TOOL_LOOP):
             override = overrides.forced(policy.overrides, policy.pair, now=progress.received_at)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
-from dispatcher_service.attempts import Attempts, Sleep
+from dispatcher_service.attempts import Attempts
 from dispatcher_service.booking import Book
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
@@ -18,6 +18,7 @@ from dispatcher_service.outcome import Bill, Choice, Record
 from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
 from dispatcher_service.routing import Tier
+from dispatcher_service.search import Sleep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,11 @@
     ├── InFlight                  ABORTED            the same request is being answered; carries when to come back
     ├── FirstFailed               the first status   the same request failed before, and that cost something
     ├── BudgetExhausted           RESOURCE_EXHAUSTED a limit has no room; says which, what is left, when it ends
+    ├── RateLimited               RESOURCE_EXHAUSTED the tenant asks for more per minute, or at once, than it may
+    ├── Overloaded                RESOURCE_EXHAUSTED this process has too much to do; another replica may answer at once
     ├── LedgerUnavailable         UNAVAILABLE        the money book cannot be reached or trusted: nothing is granted
     ├── Busy                      ABORTED            others change the same policies at the same time
-    ├── ModelsOff                 UNAVAILABLE        operators have turned off both models
+    ├── ModelsOff                 UNAVAILABLE        operators have turned off the models that could answer
     ├── ScorerUnavailable         UNAVAILABLE        no prediction in time, and the policy is to reject
     └── UpstreamError             UNAVAILABLE        a model could not be reached
         ├── UpstreamUnavailable   UNAVAILABLE        refused, broke off, or answered nonsense
@@ -143,6 +145,30 @@ class BudgetExhausted(PointsmanError):
         self.retry_after = retry_after
 
 
+class RateLimited(PointsmanError):
+    """The tenant asks for too much. `rate` is the configuration's key, such as `requests_per_minute`."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "RATE_LIMITED"
+
+    def __init__(self, rate: str, *, limit: int, retry_after: float) -> None:
+        super().__init__(f"{rate} is {limit}, and it is used up: come back in {retry_after:.1f} s")
+        self.rate = rate
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class Overloaded(PointsmanError):
+    """The process has too much to do, for all tenants."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__("this dispatcher has too much to do: come back, or ask another replica")
+        self.retry_after = retry_after
+
+
 class LedgerUnavailable(PointsmanError):
     """The ledger's backend cannot be reached in time, or what it holds cannot be trusted."""
 
@@ -163,13 +189,14 @@ class Busy(PointsmanError):
 
 
 class ModelsOff(PointsmanError):
-    """Operators have turned off both models of the tenant."""
+    """Operators have turned off both models of the tenant, or the one whose tool calls are answered."""
 
     status = "UNAVAILABLE"
     reason = "MODELS_OFF"
 
-    def __init__(self, strong: str, weak: str) -> None:
-        super().__init__(f"models {strong} and {weak} are turned off for the time being")
+    def __init__(self, *models: str) -> None:
+        which = f"model {models[0]} is" if len(models) == 1 else f"models {' and '.join(models)} are"
+        super().__init__(f"{which} turned off for the time being")
 
 
 class ScorerUnavailable(PointsmanError):

@@ -8,6 +8,7 @@ from dispatcher_service.catalogue import (
     Catalogue,
     FixedAlpha,
     Model,
+    RateLimits,
     Shadow,
     StrongCallShare,
     TenantPolicy,
@@ -72,6 +73,12 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         text_ttl=tenant.text_ttl,
         shadow=_shadow(tenant.shadow),
         idempotency_retention=tenant.idempotency_retention,
+        allowed_models=None if tenant.allowed_models is None else frozenset(tenant.allowed_models),
+        rates=RateLimits(
+            requests_per_minute=tenant.requests_per_minute,
+            tokens_per_minute=tenant.tokens_per_minute,
+            max_concurrent_requests=tenant.max_concurrent_requests,
+        ),
     )
 
 

@@ -14,8 +14,8 @@ Per tenant and request id there is one document beside the ledger, so that repli
 
 A document holds the answer's text: text at rest, for as long as results are kept. Its name is a hash.
 
-*Failure*: a request is not begun while its document cannot be read or claimed. An answer that cannot be kept is given
-all the same, and says so.
+*Failure*: a request is not begun while its document cannot be read or claimed, unless its tenant's `on_ledger_failure`
+would rather have answers than none. An answer that cannot be kept is given all the same, and says so.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from typing import Any
 
 from dispatcher_service import kept
 from dispatcher_service.answer import Delta, Idempotency
-from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.catalogue import Catalogue, OnLedgerFailure, TenantPolicy
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Answer, Finished, StreamEvent
 from dispatcher_service.errors import FirstFailed, IdempotencyConflict, InFlight, LedgerUnavailable, PointsmanError
@@ -112,8 +112,8 @@ class Idempotent:
         claim = await self._begin(request)
         if isinstance(claim, Result):
             return claim.answer()
-        if claim is None:
-            return await self._inner.complete(request)
+        if isinstance(claim, Idempotency):
+            return replace(await self._inner.complete(request), idempotency=claim)
         async with self._holding(claim):
             answer = await self._inner.complete(request)
             return replace(answer, idempotency=await self._keep(claim, Result.of(answer)))
@@ -125,10 +125,10 @@ class Idempotent:
             for event in claim.events():
                 yield event
             return
-        if claim is None:
+        if isinstance(claim, Idempotency):
             async with contextlib.aclosing(self._inner.stream(request)) as events:
                 async for event in events:
-                    yield event
+                    yield replace(event, idempotency=claim) if isinstance(event, Finished) else event
             return
         assembly = kept.Assembly()
         async with self._holding(claim), contextlib.aclosing(self._inner.stream(request)) as events:
@@ -147,11 +147,20 @@ class Idempotent:
         """Wait for claims that are being given up."""
         await asyncio.gather(*self._background)
 
-    async def _begin(self, request: Request) -> _Claim | Result | None:
-        """A claim; or the result that is kept; `None` for a request that takes no part."""
+    async def _begin(self, request: Request) -> _Claim | Result | Idempotency:
+        """A claim; or the result that is kept; or what to say of a request that takes no part."""
         policy = self._catalogue().tenants.get(request.tenant_id)
         if policy is None or not request.caller_named or policy.idempotency_retention <= 0:
-            return None
+            return Idempotency.OFF
+        try:
+            return await self._claimed(request, policy)
+        except LedgerUnavailable:
+            if policy.on_ledger_failure is OnLedgerFailure.REJECT:
+                raise
+            self._observe("not_kept")
+            return Idempotency.NOT_KEPT
+
+    async def _claimed(self, request: Request, policy: TenantPolicy) -> _Claim | Result:
         claim = _Claim(
             tenant_id=request.tenant_id,
             name=result_document(request.request_id),
@@ -206,12 +215,16 @@ class Idempotent:
         try:
             yield
         except PointsmanError as error:
-            if error.cost > 0:
-                await self._keep(claim, Result(error=KeptError(error.status, error.reason, str(error))))
+            if error.cost == 0:
+                # Given up before the caller hears of it: whoever tries again at once finds the id free.
+                claim.ended = True
+                await asyncio.shield(self._later(self._release(claim)))
+            elif await self._keep(claim, _failed(error)) is Idempotency.KEPT:
+                error.retry_after = None  # It would only be repeated.
             raise
         finally:
             if not claim.ended:
-                # An error that cost nothing; or cancelled or broken, and there is no result to repeat.
+                # Cancelled, or broken: there is no result to repeat, whatever it cost.
                 self._later(self._release(claim))
 
     async def _keep(self, claim: _Claim, result: Result) -> Idempotency:
@@ -268,8 +281,13 @@ class Idempotent:
             claim.tenant_id, claim.name, body, expected=expected, lifetime=lifetime
         )
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+    def _later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run beside the request, which may be cancelled again while it unwinds."""
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
+
+
+def _failed(error: PointsmanError) -> Result:
+    return Result(error=KeptError(error.status, error.reason, str(error)))

@@ -78,7 +78,9 @@ class Result:
                 index=choice.index,
                 content=choice.content,
                 refusal=choice.refusal,
-                tool_calls=tuple(ToolCallDelta(index, call.id, call.name, call.arguments) for index, call in calls),
+                tool_calls=tuple(
+                    ToolCallDelta(index, call.id, call.name, call.arguments, call.custom) for index, call in calls
+                ),
                 logprobs=choice.logprobs,
                 extra_json=extra_of_choice(choice),
             )
@@ -179,7 +181,12 @@ def _calls(pieces: list[Delta]) -> tuple[ToolCall, ...]:
     calls: dict[int, ToolCall] = {}
     for piece in (call for delta in pieces for call in delta.tool_calls):
         known = calls.get(piece.index, ToolCall("", "", ""))
-        calls[piece.index] = ToolCall(known.id or piece.id, known.name or piece.name, known.arguments + piece.arguments)
+        calls[piece.index] = ToolCall(
+            known.id or piece.id,
+            known.name or piece.name,
+            known.arguments + piece.arguments,
+            known.custom or piece.custom,
+        )
     return tuple(calls[index] for index in sorted(calls))
 
 

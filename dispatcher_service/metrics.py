@@ -104,6 +104,11 @@ class Metrics:
         """A gRPC call failed for this ErrorInfo reason."""
         self._errors.labels(reason).inc()
 
+    def call_refused(self, method: str, status: str, reason: str) -> None:
+        """A gRPC call was refused before it reached its method."""
+        self._requests.labels(method, status).inc()
+        self._errors.labels(reason).inc()
+
     def authenticated(self, method: Method, result: Result) -> None:
         """See `auth.Observe`."""
         self._auth.labels(method.value, result.value).inc()

@@ -22,7 +22,13 @@ class Money:
     ) -> None:
         """`drain` as for `booking.Book`."""
         self.book = Book(ledger, observe=metrics, clock=time.monotonic, wall_clock=time.time, drain=drain)
-        self.pacer = LedgerPacer(ledger, clock=time.monotonic, wall_clock=time.time, observe=metrics.paced)
+        self.pacer = LedgerPacer(
+            ledger,
+            clock=time.monotonic,
+            wall_clock=time.time,
+            observe=metrics.paced,
+            called=metrics.ledger_called,
+        )
         self._upkeep = Upkeep(ledger, catalogue=catalogue, observe=metrics)
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -1,4 +1,4 @@
-"""Between our values and OpenAI's chat completions: request bodies out, answers and pieces of answers in.
+"""From OpenAI's chat completions to our values: answers and pieces of answers.
 
 The client library does not validate what it parses, so that an upstream that answers in another shape fails here, with
 ValueError, TypeError or AttributeError; `upstream` translates them.
@@ -23,21 +23,7 @@ from dispatcher_service.answer import (
     ToolCallDelta,
     TopLogprob,
 )
-from dispatcher_service.catalogue import Deployment
-from dispatcher_service.chat import (
-    Audio,
-    Chat,
-    File,
-    Image,
-    JsonSchemaFormat,
-    Message,
-    NamedTool,
-    Part,
-    PartKind,
-    Text,
-    Tool,
-    ToolCall,
-)
+from dispatcher_service.chat import ToolCall
 from dispatcher_service.pricing import Usage, UsageSource
 
 _ANSWER: Final = frozenset(
@@ -46,110 +32,6 @@ _ANSWER: Final = frozenset(
 """Members of an answer that have a field of ours, or none because they say nothing: `obfuscation` is padding."""
 _CHOICE: Final = frozenset({"index", "message", "delta", "finish_reason", "logprobs"})
 _MESSAGE: Final = frozenset({"role", "content", "refusal", "tool_calls"})
-
-
-def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
-    """The request's body: only what the caller has set."""
-    optional: dict[str, Any] = {
-        "temperature": chat.temperature,
-        "top_p": chat.top_p,
-        deployment.max_tokens_parameter: chat.max_tokens,
-        "stop": list(chat.stop) or None,
-        "seed": chat.seed,
-        "presence_penalty": chat.presence_penalty,
-        "frequency_penalty": chat.frequency_penalty,
-        "n": chat.n,
-        "logit_bias": {str(token): bias for token, bias in chat.logit_bias.items()} or None,
-        "logprobs": chat.logprobs,
-        "top_logprobs": chat.top_logprobs,
-        "response_format": _response_format(chat),
-        "tools": [_tool(tool) for tool in chat.tools] or None,
-        "tool_choice": _tool_choice(chat),
-        "parallel_tool_calls": chat.parallel_tool_calls,
-        "reasoning_effort": chat.reasoning_effort or None,
-        "user": chat.user or None,
-        "metadata": dict(chat.metadata) or None,
-        "extra_body": dict(chat.extra_body) or None,
-    }
-    return {
-        "model": deployment.upstream_model,
-        "messages": [_message(message) for message in chat.messages],
-        **{name: value for name, value in optional.items() if value is not None},
-    }
-
-
-def _message(message: Message) -> dict[str, Any]:
-    encoded: dict[str, Any] = {"role": message.role.value}
-    match message.parts:
-        case ():
-            pass  # an assistant message that only calls tools
-        case (Text(text, PartKind.TEXT),):
-            # One part goes as a plain string, which every compatible endpoint understands; several keep their borders.
-            encoded["content"] = text
-        case (Text(text, PartKind.REFUSAL),):
-            encoded["refusal"] = text
-        case parts:
-            encoded["content"] = [_part(part) for part in parts]
-    if message.name:
-        encoded["name"] = message.name
-    if message.tool_calls:
-        encoded["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        encoded["tool_call_id"] = message.tool_call_id
-    return encoded
-
-
-def _part(part: Part) -> dict[str, Any]:
-    match part:
-        case Text(text, kind):
-            return {"type": kind.value, kind.value: text}
-        case Image(url, detail):
-            return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
-        case Audio(data, sound):
-            return {"type": "input_audio", "input_audio": {"data": data, "format": sound}}
-        case File(file_id=file_id) if file_id:
-            return {"type": "file", "file": {"file_id": file_id}}
-        case File(filename=filename, file_data=file_data):
-            return {"type": "file", "file": {"filename": filename, "file_data": file_data}}
-
-
-def _response_format(chat: Chat) -> dict[str, Any] | None:
-    match chat.response_format:
-        case None:
-            return None
-        case JsonSchemaFormat() as form:
-            schema: dict[str, Any] = {"name": form.name, "schema": form.schema}
-            if form.description:
-                schema["description"] = form.description
-            if form.strict is not None:
-                schema["strict"] = form.strict
-            return {"type": "json_schema", "json_schema": schema}
-        case plain:
-            return {"type": plain.value}
-
-
-def _tool(tool: Tool) -> dict[str, Any]:
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    if tool.parameters is not None:
-        function["parameters"] = tool.parameters
-    if tool.strict is not None:
-        function["strict"] = tool.strict
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(chat: Chat) -> str | dict[str, Any] | None:
-    match chat.tool_choice:
-        case None:
-            return None
-        case NamedTool(name):
-            return {"type": "function", "function": {"name": name}}
-        case mode:
-            return mode.value
 
 
 def read_completion(completion: ChatCompletion) -> Completion:
@@ -165,10 +47,7 @@ def read_completion(completion: ChatCompletion) -> Completion:
 
 def _read_choice(choice: Any) -> Choice:
     message = choice.message
-    calls = tuple(
-        ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
-        for call in message.tool_calls or ()
-    )
+    calls = tuple(_read_call(call) for call in message.tool_calls or ())
     return Choice(
         index=choice.index,
         content=message.content or "",
@@ -181,18 +60,28 @@ def _read_choice(choice: Any) -> Choice:
     )
 
 
+def _read_call(call: Any) -> ToolCall:
+    if call.type == "custom":
+        return ToolCall(id=call.id, name=call.custom.name, arguments=call.custom.input, custom=True)
+    return ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
+
+
+def _read_call_delta(call: Any) -> ToolCallDelta:
+    # The package's chunks know functions only: a custom tool's piece is a member that it keeps as it came.
+    custom = (call.model_extra or {}).get("custom")
+    if custom is not None:
+        name, arguments = custom.get("name"), custom.get("input")
+    else:
+        name, arguments = (call.function.name, call.function.arguments) if call.function else (None, None)
+    return ToolCallDelta(
+        index=call.index, id=call.id or "", name=name or "", arguments=arguments or "", custom=custom is not None
+    )
+
+
 def read_delta(choice: Any) -> Delta | None:
     """The piece that one choice of a chunk brings; `None` if it brings nothing to show."""
     piece = choice.delta
-    calls = tuple(
-        ToolCallDelta(
-            index=call.index,
-            id=call.id or "",
-            name=(call.function and call.function.name) or "",
-            arguments=(call.function and call.function.arguments) or "",
-        )
-        for call in piece.tool_calls or ()
-    )
+    calls = tuple(_read_call_delta(call) for call in piece.tool_calls or ())
     logprobs = _read_logprobs(choice.logprobs)
     extra_json = _extra_json(choice, "delta", piece)
     if not (piece.content or piece.refusal or calls or logprobs or extra_json):

@@ -31,8 +31,9 @@ class Prediction:
 class Choice:
     """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part.
 
-    `fallback` names the model that answers in place of the tier's own; empty if that one does. `price_version` is that
-    of the price by which the model is billed.
+    `fallback` names the model that answers in place of the tier's own; empty if that one does. `instead_of` names the
+    model that was chosen and did not answer; empty if it did. `price_version` is that of the price by which the model
+    is billed.
     """
 
     decision: Decision
@@ -40,6 +41,7 @@ class Choice:
     alpha_source: AlphaSource | None
     prediction: Prediction | None
     fallback: str = ""
+    instead_of: str = ""
     price_version: str = ""
 
     @property
@@ -52,7 +54,8 @@ class Choice:
         if model == self.model:
             return self
         decision = replace(self.decision, tier=tier, reason=Reason.FALLBACK)
-        return replace(self, decision=decision, fallback="" if model == self.pair.of(tier) else model)
+        fallback = "" if model == self.pair.of(tier) else model
+        return replace(self, decision=decision, fallback=fallback, instead_of=self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,8 @@ class Bill:
     cost: NanoUsd
     other_tier_cost: NanoUsd
     all_strong_cost: NanoUsd
+    attempts: int = 1
+    """Upstream calls that were made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

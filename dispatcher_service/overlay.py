@@ -8,6 +8,7 @@ replicas agree; who changed what, and why, stands in each entry and in a trail p
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pydantic
@@ -18,7 +19,8 @@ from dispatcher_service.sections import TenantSection, describe
 CHANGEABLE = (
     "strong_call_share", "alpha", "usd_per_hour", "usd_per_day", "usd_per_month", "on_exhausted", "overdraft_usd",
     "pace", "pacing_window_calls", "on_scorer_failure", "on_ledger_failure", "allow_alpha_override",
-    "fallback_to_other_tier", "sticky", "idempotency_retention",
+    "fallback_to_other_tier", "sticky", "idempotency_retention", "requests_per_minute", "tokens_per_minute",
+    "max_concurrent_requests",
 )  # fmt: skip
 """Keys of a tenant's section that may be changed at run time. Who may call and which models there are is the file's."""
 
@@ -89,9 +91,11 @@ def with_values(
 
 
 def with_override(overlay: Overlay, override: Override, *, change: Change) -> Overlay:
-    """The overlay with an override in place of the one of its kind, or of its model."""
-    kept = [each for each in overlay.overrides if not _same_place(each.override, override)]
-    summary = f"{override.kind.value}{' ' + override.model if override.model else ''} until {override.expires_at:.0f}"
+    """The overlay with an override in place of the one of its kind, or of its model; expired ones go."""
+    alive = [each for each in overlay.overrides if change.at < each.override.expires_at]
+    kept = [each for each in alive if not _same_place(each.override, override)]
+    until = datetime.fromtimestamp(override.expires_at, tz=UTC)
+    summary = f"{override.kind.value}{' ' + override.model if override.model else ''} until {until:%Y-%m-%d %H:%M} UTC"
     return replace(overlay, overrides=(*kept, Overridden(override, change)), latest=change, summary=summary)
 
 

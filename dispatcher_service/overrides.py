@@ -1,7 +1,7 @@
 """What operators turn a tenant to for a while: all weak, all strong, or a model off. Pure.
 
-An override stands above the dial, the scorer and a sticky conversation; a tool loop keeps its model under it, unless
-that model is off, and limits hold as ever. It ends by itself.
+An override stands above the dial, the scorer and a sticky conversation; a tool loop keeps its model under it, and is
+refused where that model is off; limits hold as ever. It ends by itself.
 """
 
 import enum

@@ -39,6 +39,13 @@ Observe = Callable[[str, Mapping[str, Integrator]], None]
 """Called with a tenant and its integrators by their targets' kinds after each merge. Must not raise."""
 
 
+class Called(Protocol):
+    """See `ports.BudgetObserver.ledger_called`."""
+
+    def __call__(self, step: str, seconds: float, *, failed: bool) -> None:
+        """A merge ended."""
+
+
 class Documents(Protocol):
     """The part of `ledger.contract.Ledger` that keeps documents."""
 
@@ -73,12 +80,15 @@ class LedgerPacer:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         observe: Observe,
+        called: Called = lambda _step, _seconds, *, failed: None,
     ) -> None:
         """`clock` gives monotonic seconds, `wall_clock` seconds since the epoch."""
         self._documents = documents
         self._clock = clock
         self._wall_clock = wall_clock
         self._observe = observe
+        self._called = called
+        self._away = False
         self._tenants: dict[str, _Tenant] = {}
 
     async def alpha(self, policy: TenantPolicy, reference: Reference) -> float:
@@ -126,10 +136,11 @@ class LedgerPacer:
 
     async def close(self, timeout: float) -> None:
         """The last flush."""
-        await asyncio.wait([asyncio.ensure_future(self.flush())], timeout=timeout)
-        left = [tenant.merging for tenant in self._tenants.values() if tenant.merging is not None]
-        for merging in left:
-            merging.cancel()
+        flushing = asyncio.ensure_future(self.flush())
+        await asyncio.wait([flushing], timeout=timeout)
+        left = [flushing, *(tenant.merging for tenant in self._tenants.values() if tenant.merging is not None)]
+        for task in left:
+            task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
 
     def _tenant(self, policy: TenantPolicy) -> _Tenant:
@@ -162,6 +173,7 @@ class LedgerPacer:
     def _merge(self, tenant_id: str, tenant: _Tenant) -> "asyncio.Task[None]":
         async def run() -> None:
             taken, tenant.lease = tenant.lease, pacing_state.lease_of(tenant.lease.pace)
+            started, failed = self._clock(), True
             try:
                 pace = await self._merged(tenant_id, taken, tenant.policy)
             except BaseException as error:
@@ -171,12 +183,15 @@ class LedgerPacer:
                 if not isinstance(error, Exception):
                     raise
                 expected = isinstance(error, LedgerUnavailable)
-                logger.warning(
-                    "a tenant's pace cannot be shared: this process paces by itself",
-                    exc_info=None if expected else error,
-                    extra=fields(tenant=tenant_id, error=str(error)),
-                )
+                if not self._away or not expected:
+                    logger.warning(
+                        "pace cannot be shared: this process paces by itself until the ledger is back",
+                        exc_info=None if expected else error,
+                        extra=fields(tenant=tenant_id, error=str(error)),
+                    )
+                self._away = True
             else:
+                failed = self._away = False
                 tenant.lease = pacing_state.rebased(tenant.lease, pace, now=self._wall_clock())
                 tenant.loaded, tenant.merged_at = True, self._clock()
                 self._observe(
@@ -189,6 +204,7 @@ class LedgerPacer:
                 )
             finally:
                 tenant.merging = None
+                self._called("pace", self._clock() - started, failed=failed)
 
         tenant.merging = asyncio.get_running_loop().create_task(run())
         return tenant.merging

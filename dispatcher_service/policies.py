@@ -13,15 +13,15 @@ logged, gauged, and in force again once it fits.
 """
 
 import asyncio
-import json
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from dispatcher_service import freezing, overlay
+from dispatcher_service.audit_trail import AuditTrail, Entry
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.errors import Busy, InvalidRequest, LedgerUnavailable, NotFound
 from dispatcher_service.layers import Documents
@@ -36,12 +36,10 @@ FILE_SECONDS = 2.0
 OVERLAY_SECONDS = 5.0
 
 _DOCUMENT = "policy"
-_TRAIL = "policy-trail"
-_TRAIL_LENGTH = 500
 _TRIES = 8
 
-Accept = Callable[[Catalogue], None]
-"""Called with each catalogue before it is in force; raises ConfigError where it cannot be served."""
+Accept = Callable[[Catalogue], Awaitable[None]]
+"""Makes ready for a catalogue before it is in force; raises ConfigError where it cannot be served."""
 
 
 class Observe(Protocol):
@@ -52,14 +50,6 @@ class Observe(Protocol):
 
     def overlays_in_force(self, *, applied: int, ignored: int) -> None:
         """Of so many tenants; ignored ones do not fit the file."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A line of the audit trail."""
-
-    change: Change
-    summary: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +81,9 @@ class Policies:
         """
         self._path = path
         self._documents = documents
+        self._trail = AuditTrail(documents)
         self._observe = observe
-        self._accept: Accept = lambda _: None
+        self._accept: Accept = _accept_all
         self._tasks: set[asyncio.Task[object]] = set()
         self._wall_clock = wall_clock
         self._seen = _signature(path)
@@ -102,12 +93,7 @@ class Policies:
         observe.config_loaded(good=True)
 
     def accept_by(self, accept: Accept) -> None:
-        """Ask `accept` of this catalogue and of every one that a file makes from now on.
-
-        Raises:
-            ConfigError: this one cannot be served.
-        """
-        accept(self._state.catalogue)
+        """Ask `accept` of every catalogue that a file makes from now on."""
         self._accept = accept
 
     async def start(self) -> None:
@@ -137,6 +123,12 @@ class Policies:
         """The tenant's own overlay, or that of `EVERYONE`."""
         return self._state.overlays.get(tenant_id, Overlay())
 
+    def overrides_in_force(self) -> int:
+        """How many overrides, of tenants or of everyone, have not expired."""
+        now = self._wall_clock()
+        overlays = self._state.overlays.values()
+        return sum(now < each.override.expires_at for own in overlays for each in own.overrides)
+
     def ignored(self, tenant_id: str) -> tuple[str, ...]:
         """Why the tenant's overlay is not in force; empty if it is."""
         return self._state.ignored.get(tenant_id, ())
@@ -148,7 +140,7 @@ class Policies:
             # Parsing a large file takes a while: not on the loop.
             file = await asyncio.to_thread(read_file, self._path)
             state = self._made(file, self._state.overlays)
-            self._accept(state.catalogue)
+            await self._accept(state.catalogue)
         except ConfigError as error:
             self._observe.config_loaded(good=False)
             logger.error(
@@ -198,16 +190,14 @@ class Policies:
                 continue
             self._take(version + 1, wanted)
             logger.info("a policy was changed", extra=fields(tenant=tenant_id, change=after.summary, **asdict(change)))
-            await self._append(tenant_id, before, after)
+            await self._trail.append(tenant_id, before, after)
             return
         raise Busy("policies are being changed by others at the same time: try again")
 
     async def trail(self, tenant_id: str) -> list[Entry]:
         """The latest changes, the newest first; some 500 are kept."""
-        document = await self._documents.get_document(tenant_id, _TRAIL)
-        entries = _read_trail(document.body if document is not None else b"[]")
         _, overlays = await self._read()
-        return _with_latest(entries, overlays.get(tenant_id, Overlay()))[::-1]
+        return (await self._trail.entries(tenant_id, overlays.get(tenant_id, Overlay())))[::-1]
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[object] = asyncio.create_task(work)
@@ -230,17 +220,6 @@ class Policies:
             except Exception:
                 # Following must go on: what is in force stays in force.
                 logger.exception("the configuration could not be followed")
-
-    async def _append(self, tenant_id: str, before: Overlay, after: Overlay) -> None:
-        """Bring the trail up to the overlay, which holds its latest change: none is lost if this fails."""
-        for _ in range(_TRIES):
-            document = await self._documents.get_document(tenant_id, _TRAIL)
-            entries = _read_trail(document.body if document is not None else b"[]")
-            entries = _with_latest(_with_latest(entries, before), after)[-_TRAIL_LENGTH:]
-            body = json.dumps([{**asdict(entry.change), "summary": entry.summary} for entry in entries]).encode()
-            expected = document.version if document is not None else 0
-            if await self._documents.put_document(tenant_id, _TRAIL, body, expected=expected):
-                return
 
     async def _read(self) -> tuple[int, Overlays]:
         document = await self._documents.get_document(EVERYONE, _DOCUMENT)
@@ -304,14 +283,8 @@ def _problems(file: FileSection, tenant_id: str, wanted: Overlay) -> list[str]:
     return inconsistencies(file.model_copy(update={"tenants": {**file.tenants, tenant_id: laid}}))
 
 
-def _with_latest(entries: list[Entry], own: Overlay) -> list[Entry]:
-    if own.latest is None or any(entry.change.id == own.latest.id for entry in entries):
-        return entries
-    return [*entries, Entry(own.latest, own.summary)]
-
-
-def _read_trail(body: bytes) -> list[Entry]:
-    return [Entry(overlay.change(raw), str(raw["summary"])) for raw in json.loads(body)]
+async def _accept_all(_: Catalogue) -> None:
+    pass
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

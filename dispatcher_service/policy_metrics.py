@@ -1,5 +1,7 @@
 """What Prometheus sees of the configuration: whether the file is in force, and how many overlays are."""
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from dispatcher_service.metrics import PREFIX
@@ -23,8 +25,17 @@ class PolicyMetrics:
             ("state",),
             registry=registry,
         )
+        self._overrides = Gauge(
+            f"{PREFIX}_policy_overrides",
+            "Overrides in force: tenants, or everyone, turned to one tier, or a model off.",
+            registry=registry,
+        )
         for result in ("ok", "refused"):
             self._loads.labels(result)
+
+    def watch_overrides(self, count: Callable[[], int]) -> None:
+        """Show how many are in force. It is asked when the metrics are read: time alone ends them."""
+        self._overrides.set_function(count)
 
     def config_loaded(self, *, good: bool) -> None:
         """See `policies.Observe`."""

@@ -77,3 +77,6 @@ class BudgetObserver(Protocol):
 
     def expired(self, count: int) -> None:
         """So many reservations outlived their lifetime."""
+
+    def shares(self, wanted: Mapping[str, float]) -> None:
+        """The share of strong calls that tenants want, by tenant; those that want none are not there."""

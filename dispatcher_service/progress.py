@@ -219,6 +219,7 @@ class Progress:
             cost=sum(call.cost for call in used),
             other_tier_cost=pricing.cost(models[pair.of(decision.tier.other)].price_at(now), usage),
             all_strong_cost=pricing.cost(models[pair.strong].price_at(now), usage),
+            attempts=sum(call.contacted_at is not None for call in self.calls),
         )
 
 

@@ -72,6 +72,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         win_probability=made.win_probability,
         cost_source=decision_pb2.COST_SOURCE_PENDING,
         price_version=choice.price_version,
+        instead_of=choice.instead_of,
     )
     if prediction is not None:
         message.scorer = prediction.scorer
@@ -81,6 +82,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         message.cost_nano_usd = bill.cost
         message.other_tier_cost_nano_usd = bill.other_tier_cost
         message.cost_source = _COST_SOURCES[bill.usage.source]
+        message.attempts = bill.attempts
     return message
 
 
@@ -104,7 +106,9 @@ def finish_reasons(reasons: Sequence[FinishReason]) -> list[chat_pb2.FinishReaso
 
 def answer(choice: Answered) -> chat_pb2.Choice:
     """One choice of a whole answer."""
-    calls = [chat_pb2.ToolCall(id=c.id, name=c.name, arguments_json=c.arguments) for c in choice.tool_calls]
+    calls = [
+        chat_pb2.ToolCall(id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom) for c in choice.tool_calls
+    ]
     return chat_pb2.Choice(
         index=choice.index,
         content=choice.content,
@@ -124,7 +128,9 @@ def delta(piece: Delta) -> dispatcher_pb2.StreamDelta:
         content=piece.content,
         refusal=piece.refusal,
         tool_calls=[
-            dispatcher_pb2.ToolCallDelta(index=c.index, id=c.id, name=c.name, arguments_json=c.arguments)
+            dispatcher_pb2.ToolCallDelta(
+                index=c.index, id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom
+            )
             for c in piece.tool_calls
         ],
         logprobs=_logprobs(piece.logprobs),

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dispatcher_service.catalogue import EMBEDDED, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorer_client import GrpcScorer
+from dispatcher_service.scorer_targets import EMBEDDED, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorers import MAIN, Observe, Predictor, Scorers
 from pointsman.runtime.channels import ClientTls
 from pointsman.runtime.server import StartError

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from dispatcher_service.catalogue import EMBEDDED, Canary, ScorerEndpoint, ScorerTarget, ScorerTls
+from dispatcher_service.scorer_targets import EMBEDDED, Canary, ScorerEndpoint, ScorerTarget, ScorerTls
 from dispatcher_service.scorers import MAIN
 from dispatcher_service.upstream_sections import Seconds, Section
 

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Protocol
 
 from dispatcher_service.breaker import Breaker, BreakerState
-from dispatcher_service.catalogue import ScorerTarget
 from dispatcher_service.chat import Chat
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_targets import ScorerTarget
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)

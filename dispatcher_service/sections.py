@@ -22,6 +22,7 @@ from dispatcher_service.upstream_sections import DeploymentSection, Name, Retrie
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
 _UsdLimit = Annotated[Decimal, Field(ge=0, le=9_000_000, decimal_places=9)]
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+_Rate = Annotated[int, Field(ge=1, le=1_000_000_000)]
 _Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 _Lifetime = Annotated[float, Field(ge=1, le=400 * 86_400, allow_inf_nan=False)]
 
@@ -114,6 +115,10 @@ class TenantSection(Section):
     log_text: bool = False
     text_ttl: _Lifetime = 30 * 86_400.0
     shadow: ShadowSection | None = None
+    allowed_models: tuple[Name, ...] | None = None
+    requests_per_minute: _Rate | None = None
+    tokens_per_minute: _Rate | None = None
+    max_concurrent_requests: _Rate | None = None
     api_keys: tuple[ApiKeySection, ...] = ()
     certificates: tuple[CertificateName, ...] = ()
     idempotency_retention: Annotated[float, Field(ge=0, le=7 * 86_400, allow_inf_nan=False)] = 600.0

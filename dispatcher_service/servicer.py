@@ -1,19 +1,21 @@
 """The gRPC face of the dispatcher: protos in, protos out, errors as rich statuses."""
 
 import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from dispatcher_service import rendering, translation
+from dispatcher_service.admission import Admission
 from dispatcher_service.answer import Delta
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Broken, Started
+from dispatcher_service.edge import Edge
 from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
-from dispatcher_service.statuses import to_status
 from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
-from pointsman.runtime.boundary import Boundary
 
 SERVICE = dispatcher_pb2.DESCRIPTOR.services_by_name["DispatcherService"].full_name
 
@@ -26,42 +28,35 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         *,
         dispatcher: Dispatching,
         auth: Authenticator,
+        admission: Admission,
         metrics: Metrics,
         max_conversation_bytes: int,
         tracing: Tracing,
     ) -> None:
         self._dispatcher = dispatcher
         self._auth = auth
-        self._metrics = metrics
+        self._admission = admission
         self._max_conversation_bytes = max_conversation_bytes
-        self._boundary = Boundary(
-            to_status=to_status,
-            observe=metrics.call_ended,
-            failed=metrics.call_failed,
-            around=lambda method, context: tracing.call(f"{SERVICE}/{method}", context),
-            trace_id=tracing.trace_id,
-        )
+        self._edge = Edge(SERVICE, metrics=metrics, tracing=tracing)
 
     async def Complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
         """See the proto."""
-        with self._metrics.in_flight("Complete"):
-            return await self._boundary.run("Complete", context, self._complete(request, context))
+        return await self._edge.run("Complete", context, self._complete(request, context))
 
     async def StreamComplete(  # type: ignore[override]  # grpc.aio takes writers too, the stubs know iterators only
         self, request: dispatcher_pb2.StreamCompleteRequest, context: Any
     ) -> None:
         """See the proto. It writes instead of yielding, so that a cancelled call unwinds at once and not at GC."""
-        with self._metrics.in_flight("StreamComplete"):
-            await self._boundary.run("StreamComplete", context, self._stream(request, context))
+        await self._edge.run("StreamComplete", context, self._stream(request, context))
 
     async def Route(self, request: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
         """See the proto."""
-        with self._metrics.in_flight("Route"):
-            return await self._boundary.run("Route", context, self._route(request, context))
+        return await self._edge.run("Route", context, self._route(request, context))
 
     async def _complete(self, proto: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
-        request = await self._read(proto, context)
-        answer = await self._dispatcher.complete(request)
+        async with self._admitted(context) as tenant_id:
+            request = self._read(proto, context, tenant_id)
+            answer = await self._dispatcher.complete(request)
         return dispatcher_pb2.CompleteResponse(
             request_id=request.request_id,
             decision=rendering.decision(answer.choice, answer.bill),
@@ -72,49 +67,58 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         )
 
     async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
-        request = await self._read(proto, context)
-        async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
-            async for event in events:
-                if isinstance(event, Delta):
-                    response = dispatcher_pb2.StreamCompleteResponse(delta=rendering.delta(event))
-                elif isinstance(event, Started):
-                    response = dispatcher_pb2.StreamCompleteResponse(
-                        started=dispatcher_pb2.StreamStarted(
-                            request_id=request.request_id,
-                            decision=rendering.decision(event.choice, None),
-                            idempotency=rendering.idempotency(event.idempotency),
+        async with self._admitted(context) as tenant_id:
+            request = self._read(proto, context, tenant_id)
+            async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
+                async for event in events:
+                    if isinstance(event, Delta):
+                        response = dispatcher_pb2.StreamCompleteResponse(delta=rendering.delta(event))
+                    elif isinstance(event, Started):
+                        response = dispatcher_pb2.StreamCompleteResponse(
+                            started=dispatcher_pb2.StreamStarted(
+                                request_id=request.request_id,
+                                decision=rendering.decision(event.choice, None),
+                                idempotency=rendering.idempotency(event.idempotency),
+                            )
                         )
-                    )
-                elif isinstance(event, Broken):
-                    response = dispatcher_pb2.StreamCompleteResponse(
-                        failed=dispatcher_pb2.StreamFailed(
-                            reason=event.error.reason,
-                            usage=None if event.bill is None else rendering.usage(event.bill.usage),
-                            decision=rendering.decision(event.choice, event.bill),
+                    elif isinstance(event, Broken):
+                        response = dispatcher_pb2.StreamCompleteResponse(
+                            failed=dispatcher_pb2.StreamFailed(
+                                reason=event.error.reason,
+                                usage=None if event.bill is None else rendering.usage(event.bill.usage),
+                                decision=rendering.decision(event.choice, event.bill),
+                            )
                         )
-                    )
-                else:
-                    response = dispatcher_pb2.StreamCompleteResponse(
-                        finished=dispatcher_pb2.StreamFinished(
-                            finish_reasons=rendering.finish_reasons(event.end.finish_reasons),
-                            usage=rendering.usage(event.bill.usage),
-                            decision=rendering.decision(event.choice, event.bill),
-                            origin=rendering.origin(event.end.origin),
-                            upstream_finish_reasons=event.end.upstream_finish_reasons,
-                            idempotency=rendering.idempotency(event.idempotency),
+                    else:
+                        response = dispatcher_pb2.StreamCompleteResponse(
+                            finished=dispatcher_pb2.StreamFinished(
+                                finish_reasons=rendering.finish_reasons(event.end.finish_reasons),
+                                usage=rendering.usage(event.bill.usage),
+                                decision=rendering.decision(event.choice, event.bill),
+                                origin=rendering.origin(event.end.origin),
+                                upstream_finish_reasons=event.end.upstream_finish_reasons,
+                                idempotency=rendering.idempotency(event.idempotency),
+                            )
                         )
-                    )
-                await context.write(response)
+                    await context.write(response)
 
     async def _route(self, proto: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
-        choice = await self._dispatcher.route(await self._read(proto, context))
+        async with self._admitted(context) as tenant_id:
+            choice = await self._dispatcher.route(self._read(proto, context, tenant_id))
         return dispatcher_pb2.RouteResponse(decision=rendering.decision(choice, None))
 
-    async def _read(self, proto: translation.AnyRequest, context: Any) -> Request:
+    @asynccontextmanager
+    async def _admitted(self, context: Any) -> AsyncIterator[str]:
+        """Who calls, once that is known and there is room; it keeps its room as long as the block runs."""
         principal = await self._auth.authenticate(context)
+        tenant_id = principal.tenant()
+        async with self._admission.call(tenant_id, context):
+            yield tenant_id
+
+    def _read(self, proto: translation.AnyRequest, context: Any, tenant_id: str) -> Request:
         return translation.read_request(
             proto,
-            tenant_id=principal.tenant(),
+            tenant_id=tenant_id,
             timeout=context.time_remaining(),
             max_conversation_bytes=self._max_conversation_bytes,
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dispatcher_service.redaction import BUILT_IN
+from dispatcher_service.records.redaction import BUILT_IN
 from pointsman.runtime.settings import setting
 
 PREFIX = "DISPATCHER"
@@ -99,6 +99,22 @@ class Settings:
         unit="bytes",
         minimum=1,
         maximum=16_777_216,
+    )
+    max_calls: int = setting(
+        2000,
+        meaning="Calls of all tenants that may be under way. More are refused with RESOURCE_EXHAUSTED before their "
+        "body is read, so that memory is bounded.",
+        unit="calls",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    max_backlog: float = setting(
+        1.0,
+        meaning="How far the event loop may be behind, and how long a call may have waited, before calls are refused "
+        "as above. Lower refuses sooner in a burst; higher lets everybody wait.",
+        unit="seconds",
+        minimum=0.01,
+        maximum=60,
     )
     tls_certificate: str = setting(
         "",

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import grpc
 
-from dispatcher_service.errors import BudgetExhausted, InvalidRequest, PointsmanError
+from dispatcher_service.errors import BudgetExhausted, InvalidRequest, PointsmanError, RateLimited
 from pointsman.runtime.status import RichStatus, Violation
 
 
@@ -25,6 +25,9 @@ def to_status(error: Exception) -> RichStatus | None:
             "needed_usd": error.needed,
             "window_end": datetime.fromtimestamp(error.window_end, tz=UTC).isoformat().replace("+00:00", "Z"),
         }
+    if isinstance(error, RateLimited):
+        quota = (error.rate, str(error))
+        metadata |= {"rate": error.rate, "limit": str(error.limit)}
     return RichStatus(
         code=grpc.StatusCode[error.status],
         message=str(error),

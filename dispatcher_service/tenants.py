@@ -91,6 +91,7 @@ def inconsistencies(file: FileSection) -> list[str]:
                 problems.append(f"tenants.{tenant_id}.{key}: no deployment serves {model!r}: add one")
         if tenant.strong_model == tenant.weak_model:
             problems.append(f"tenants.{tenant_id}.weak_model: same as strong_model: name two models")
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _allowed_problems(tenant, models)]
         problems += [
             f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
             for key in tenant.extra_body_keys
@@ -102,6 +103,17 @@ def inconsistencies(file: FileSection) -> list[str]:
     problems += scorer_problems(file.scorer)
     problems += auth_problems(file.auth, file.tenants, file.admins)
     return problems
+
+
+def _allowed_problems(tenant: TenantSection, models: list[str]) -> Iterator[str]:
+    if tenant.allowed_models is None:
+        return
+    for name in tenant.allowed_models:
+        if name not in models:
+            yield f".allowed_models: {_unknown('model', name, models)}"
+    for key, name in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
+        if name not in tenant.allowed_models:
+            yield f".{key}: {name!r} is not among allowed_models: add it there, or name another"
 
 
 def _dial_problems(tenant: TenantSection) -> Iterator[str]:

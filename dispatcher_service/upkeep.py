@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.catalogue import Catalogue, StrongCallShare
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import Ledger, Overrun, OverrunCause
 from dispatcher_service.ports import BudgetObserver
@@ -47,12 +47,14 @@ class Upkeep:
         Raises:
             LedgerUnavailable: the ledger cannot be reached or trusted.
         """
+        tenants = self._catalogue().tenants
+        self._observe.shares({t: p.dial.share for t, p in tenants.items() if isinstance(p.dial, StrongCallShare)})
         expired = await self._ledger.expire()
         if expired:
             logger.warning("reservations expired: a dispatcher was killed, or is stuck", extra=fields(count=expired))
             self._observe.expired(expired)
         totals = dict.fromkeys(OverrunCause, Overrun(0, 0))
-        for tenant_id, policy in self._catalogue().tenants.items():
+        for tenant_id, policy in tenants.items():
             if not policy.limits:
                 continue
             self._observe.balances(tenant_id, policy.limits, await self._ledger.balances(tenant_id), 0)

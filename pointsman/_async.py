@@ -128,7 +128,7 @@ class DispatcherClient:
 
         async def begin(left: float) -> object:
             nonlocal call
-            call = self._stub.StreamComplete(request, timeout=left, metadata=self._metadata())
+            call = self._stub.StreamComplete(request, timeout=left, metadata=self._metadata(left))
             return await call.read()
 
         try:
@@ -209,7 +209,7 @@ class DispatcherClient:
 
     async def _call(self, method: Any, request: object, timeout: float | None, *, named: bool) -> Any:
         async def call(left: float) -> Any:
-            return await method(request, timeout=left, metadata=self._metadata())
+            return await method(request, timeout=left, metadata=self._metadata(left))
 
         return await self._tried(call, timeout, named=named)
 
@@ -231,8 +231,8 @@ class DispatcherClient:
                     raise
             await asyncio.sleep(wait)
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return metadata(self._tenant, self._credential)
+    def _metadata(self, timeout: float) -> tuple[tuple[str, str], ...]:
+        return metadata(self._tenant, self._credential, timeout)
 
 
 class AnswerStream(StreamState):

@@ -10,6 +10,7 @@ import grpc.aio
 from pointsman.runtime.status import Violation, decode
 
 _TENANT_KEY = "x-pointsman-tenant"
+_TIMEOUT_KEY = "x-pointsman-timeout"
 
 Credential = str | Callable[[], str]
 """An API key or a token, or a function that is asked for one before each call."""
@@ -50,12 +51,14 @@ class PointsmanCallError(Exception):
         self.cost_nano_usd = cost_nano_usd
 
 
-def metadata(tenant: str, credential: Credential) -> tuple[tuple[str, str], ...]:
-    """The metadata of a call; what is empty is not sent."""
-    shown = credential if isinstance(credential, str) else credential()
+def metadata(tenant: str, credential: Credential, timeout: float) -> tuple[tuple[str, str], ...]:
+    """The metadata of a call that may take `timeout` seconds; what is empty is not sent."""
+    bearer = credential if isinstance(credential, str) else credential()
     return (
         *(((_TENANT_KEY, tenant),) if tenant else ()),
-        *((("authorization", f"Bearer {shown}"),) if shown else ()),
+        *((("authorization", f"Bearer {bearer}"),) if bearer else ()),
+        # Beside the deadline, of which the service sees what is left: so it knows how long the call has waited.
+        (_TIMEOUT_KEY, f"{timeout:.3f}"),
     )
 
 

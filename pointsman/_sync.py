@@ -127,7 +127,7 @@ class SyncDispatcherClient:
 
         def begin(left: float) -> object:
             nonlocal call
-            call = self._stub.StreamComplete(request, timeout=left, metadata=self._metadata())
+            call = self._stub.StreamComplete(request, timeout=left, metadata=self._metadata(left))
             return next(call, None)
 
         try:
@@ -208,7 +208,7 @@ class SyncDispatcherClient:
 
     def _call(self, method: Any, request: object, timeout: float | None, *, named: bool) -> Any:
         def call(left: float) -> Any:
-            return method(request, timeout=left, metadata=self._metadata())
+            return method(request, timeout=left, metadata=self._metadata(left))
 
         return self._tried(call, timeout, named=named)
 
@@ -228,8 +228,8 @@ class SyncDispatcherClient:
                     raise
             time.sleep(wait)
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return metadata(self._tenant, self._credential)
+    def _metadata(self, timeout: float) -> tuple[tuple[str, str], ...]:
+        return metadata(self._tenant, self._credential, timeout)
 
 
 class SyncAnswerStream(StreamState):

@@ -76,6 +76,8 @@ def decision(message: decision_pb2.Decision) -> Decision:
         other_tier_cost_nano_usd=message.other_tier_cost_nano_usd,
         cost_source=_known(CostSource, decision_pb2.CostSource, message.cost_source, "COST_SOURCE_"),
         price_version=message.price_version,
+        attempts=message.attempts,
+        instead_of=message.instead_of,
     )
 
 

@@ -10,8 +10,9 @@ _GROUPS = (
     ("training.cli", "evaluate"),
     ("training.simulate_cli", "evaluate"),
     ("dispatcher_service.ledger.cli", "dispatcher,redis"),
-    ("dispatcher_service.decisions_cli", "dispatcher,redis"),
+    ("dispatcher_service.records.cli", "dispatcher,redis"),
     ("dispatcher_service.cli", "dispatcher"),
+    ("pointsman.budget_cli", "dispatcher"),
 )
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 

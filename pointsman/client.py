@@ -9,12 +9,13 @@
                 print(text, end="", flush=True)
         print(stream.decision.cost_nano_usd)
 
-`SyncDispatcherClient` is the same without `async` and `await`. Every call has a deadline, which also holds all its
-tries: a call that is UNAVAILABLE is tried again after the time that the service names. A call that fails raises
-`PointsmanCallError`.
+`SyncDispatcherClient` is the same without `async` and `await`; `BudgetClient` looks at budgets and changes policies.
+Every call has a deadline, which also holds all its tries: a call that is UNAVAILABLE is tried again after the time that
+the service names. A call that fails raises `PointsmanCallError`.
 """
 
 from pointsman._async import AnswerStream, DispatcherClient
+from pointsman._budgets import Budget, BudgetClient, Override, Policy, PolicyChange, PolicyValue, WindowBudget
 from pointsman._calls import PointsmanCallError
 from pointsman._scoring import ScorerClient
 from pointsman._sync import SyncAnswerStream, SyncDispatcherClient
@@ -45,6 +46,8 @@ __all__ = [
     "AlphaSource",
     "Answer",
     "AnswerStream",
+    "Budget",
+    "BudgetClient",
     "ClientTls",
     "Conversation",
     "CostSource",
@@ -54,7 +57,11 @@ __all__ = [
     "FinishReason",
     "Message",
     "Messages",
+    "Override",
     "PointsmanCallError",
+    "Policy",
+    "PolicyChange",
+    "PolicyValue",
     "Preference",
     "Reason",
     "Role",
@@ -68,4 +75,5 @@ __all__ = [
     "Usage",
     "UsageSource",
     "Violation",
+    "WindowBudget",
 ]

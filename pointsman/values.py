@@ -139,6 +139,10 @@ class Decision:
     other_tier_cost_nano_usd: int
     cost_source: CostSource
     price_version: str = ""
+    attempts: int = 0
+    """Upstream calls that were made; 0 while nothing is known of the cost."""
+    instead_of: str = ""
+    """The model that was chosen and did not answer, where `reason` is `FALLBACK`."""
 
     @property
     def all_strong_cost_nano_usd(self) -> int:

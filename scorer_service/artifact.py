@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from scorer_service import preprocess
 from scorer_service.preprocess import PreprocessSpec, Role, Turn
 
 FORMAT: Final = 1
@@ -77,6 +76,8 @@ class Manifest:
                 "truncation_side": spec.truncation_side,
                 "pad_id": spec.pad_id,
                 "add_special_tokens": spec.add_special_tokens,
+                # Not in version 1, whose readers know no such keys.
+                **({"prefix": spec.prefix, "suffix": spec.suffix} if spec.version > 1 else {}),
             },
             "score_quantiles": list(self.score_quantiles),
             "calibrated_pairs": sorted(map(list, self.calibrated_pairs)),
@@ -211,6 +212,8 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             truncation_side=spec["truncation_side"],
             pad_id=int(spec["pad_id"]),
             add_special_tokens=bool(spec["add_special_tokens"]),
+            prefix=str(spec.get("prefix", "")),
+            suffix=str(spec.get("suffix", "")),
         ),
         score_quantiles=tuple(map(float, document["score_quantiles"])),
         calibrated_pairs=frozenset((str(strong), str(weak)) for strong, weak in document["calibrated_pairs"]),
@@ -225,8 +228,8 @@ def _problem(manifest: Manifest) -> str:
     """What cannot be right in a manifest, or nothing."""
     spec, quantiles = manifest.preprocess, manifest.score_quantiles
     pair = {manifest.strong_model, manifest.weak_model}
-    if spec.version != preprocess.VERSION:
-        return f"unknown preprocess version {spec.version}, and this scorer knows version {preprocess.VERSION}"
+    if problem := spec.problem():
+        return problem
     if spec.truncation_side not in ("left", "right"):
         return f"truncation_side is {spec.truncation_side!r}, not 'left' or 'right'"
     if len(pair) < 2 or not pair <= set(manifest.models) or len(set(manifest.models)) < len(manifest.models):

@@ -1,6 +1,7 @@
 """Prometheus metrics of the scorer. Every label set is closed: methods, statuses and causes here, scorers at start."""
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -12,6 +13,7 @@ METHODS: Final = ("Score", "BatchScore", "ListScorers")
 STATUSES: Final = ("OK", "CANCELLED", "INTERNAL", *sorted({error.status for error in ALL_ERRORS}))
 REASONS: Final = ("INTERNAL", *sorted({error.reason for error in ALL_ERRORS}))
 SKIP_CAUSES: Final = ("cancelled", "expired")
+TENTHS: Final = tuple(str(tenth) for tenth in range(1, 11))
 
 _PREFIX: Final = "pointsman_scorer"
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -48,6 +50,13 @@ class Metrics:
         self._batch = histogram("batch_conversations", "Conversations scored together.", _SIZES, "scorer")
         self._tokens = histogram("tokens", "Tokens read of one conversation.", _TOKENS, "scorer")
         self._win_probability = histogram("win_probability", "Answers given.", _PROBABILITIES, "scorer")
+        self._tenths = counter(
+            "reference_tenth",
+            "Answers by the tenth of the reference prompts' answers that they fall into, lowest first: a tenth of all "
+            "each, as long as traffic is like the reference.",
+            "scorer",
+            "tenth",
+        )
         self._depth = gauge("queue_conversations", "Conversations waiting for the worker.", "scorer")
         self._info = gauge(
             "artifact_info", "Always 1; the labels say what is served.", "scorer", "version", "router_kind"
@@ -79,13 +88,14 @@ class Metrics:
         """A scorer is ready; returns its part of the metrics."""
         self._info.labels(name, artifact.version, artifact.manifest.router_kind).set(1)
         self._golden.labels(name).set(golden_deviation)
-        return ScorerMetrics(self, name)
+        return ScorerMetrics(self, name, _tenths(artifact.manifest.score_quantiles))
 
 
 class ScorerMetrics:
     """The metrics of one scorer; implements `batching.Observer`."""
 
-    def __init__(self, metrics: Metrics, name: str) -> None:
+    def __init__(self, metrics: Metrics, name: str, edges: Sequence[float]) -> None:
+        """`edges` are the nine win probabilities between the tenths of the reference prompts' answers."""
         # Looked up once: `labels` takes a lock and builds a tuple each time.
         self._scored = metrics._scored.labels(name)
         self._truncated = metrics._truncated.labels(name)
@@ -97,6 +107,8 @@ class ScorerMetrics:
         self._batch = metrics._batch.labels(name)
         self._tokens = metrics._tokens.labels(name)
         self._win_probability = metrics._win_probability.labels(name)
+        self._edges = edges
+        self._tenths = [metrics._tenths.labels(name, tenth) for tenth in TENTHS]
         self._depth = metrics._depth.labels(name)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -122,9 +134,20 @@ class ScorerMetrics:
         """A conversation was answered."""
         self._scored.inc()
         self._win_probability.observe(win_probability)
+        self._tenths[bisect_right(self._edges, win_probability)].inc()
         self._tokens.observe(tokens)
         self._queue.observe(queue_seconds)
         if truncated:
             self._truncated.inc()
         if mismatch:
             self._pair_mismatch.inc()
+
+
+def _tenths(quantiles: Sequence[float]) -> Sequence[float]:
+    """The inner deciles of evenly spaced quantiles, linear between the given ones."""
+    edges = []
+    for tenth in range(1, 10):
+        position = tenth / 10 * (len(quantiles) - 1)
+        below = min(int(position), len(quantiles) - 2)
+        edges.append(quantiles[below] + (position - below) * (quantiles[below + 1] - quantiles[below]))
+    return edges

@@ -2,6 +2,9 @@
 
 Version 1 reads the last user turn whose text is not blank. Text is text: `[CLS]` written by a user is tokenised as
 those five characters, never as the special token, so that nobody can forge the model's framing.
+
+Version 2 reads the same and puts it between a prefix and a suffix of the artefact's own, such as an instruction and the
+marks of a chat; in these, special tokens are what they say.
 """
 
 import enum
@@ -14,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-VERSION: Final = 1
+VERSIONS: Final = (1, 2)
+"""What this module knows."""
 
 CHARACTERS_PER_TOKEN: Final = 32
-"""Version 1 looks at `max_tokens` times this many characters at most, counted from the end that truncation keeps.
+"""No more than `max_tokens` times this many characters are looked at, counted from the end that truncation keeps.
 
 Real text has 1 to 8 characters per token. Without this bound one prompt of 1 MiB costs the tokenizer half a second,
 of which a window of 512 tokens would use a hundredth.
@@ -48,18 +52,30 @@ class PreprocessSpec:
     """What an artefact's manifest says under `preprocess`.
 
     Attributes:
-        max_tokens: tokens of one input, special tokens included.
+        max_tokens: tokens of one input, special tokens, prefix and suffix included.
         truncation_side: the side that is dropped from a text that is too long.
         pad_id: fills `input_ids` where `attention_mask` is 0.
         add_special_tokens: frame the text as the tokenizer's post-processor says.
         version: of the rules in this module.
+        prefix, suffix: texts before and after what is read, within the frame; empty in version 1.
     """
 
     max_tokens: int
     truncation_side: Literal["left", "right"]
     pad_id: int
     add_special_tokens: bool
-    version: int = VERSION
+    version: int = 1
+    prefix: str = ""
+    suffix: str = ""
+
+    def problem(self) -> str:
+        """What makes this version of the code refuse the spec, or nothing."""
+        if self.version not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            return f"unknown preprocess version {self.version}, and this scorer knows versions {known}"
+        if self.version == 1 and (self.prefix or self.suffix):
+            return "preprocess version 1 has no prefix and suffix"
+        return ""
 
 
 class NoUserText(ValueError):
@@ -96,14 +112,18 @@ class Preprocessor:
         Raises:
             ValueError: the spec's version is not this module's, or its window has no room for text.
         """
-        if spec.version != VERSION:
-            raise ValueError(f"unknown preprocess version {spec.version}: this scorer knows version {VERSION}")
+        if problem := spec.problem():
+            raise ValueError(problem)
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        before, after = _frame(tokenizer) if spec.add_special_tokens else ((), ())
+        # Here alone special tokens are read as such: the template is the artefact's, the text is anybody's.
+        tokenizer.encode_special_tokens = False
+        prefix, suffix = (tokenizer.encode(part, add_special_tokens=False).ids for part in (spec.prefix, spec.suffix))
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self._keep_end = spec.truncation_side == "left"
-        self._prefix, self._suffix = _frame(tokenizer) if spec.add_special_tokens else ((), ())
+        self._prefix, self._suffix = (*before, *prefix), (*suffix, *after)
         self._room = spec.max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 1:
             raise ValueError(f"max_tokens {spec.max_tokens} leaves no room for text")

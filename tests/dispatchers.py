@@ -19,16 +19,17 @@ timeout = 1.0
 [[models]]
 name = "gpt-4-1106-preview"
 price = {{ input = 10, output = 30 }}
-max_output_tokens = 4096
+{models}
 
 [[models]]
 name = "Mixtral-8x7B-Instruct-v0.1"
 price = {{ input = 0.6, output = 0.6 }}
-max_output_tokens = 4096
+{models}
 
 [[models]]
 name = "other-weak"
 price = {{ input = 0.1, output = 0.1 }}
+{models}
 
 [[deployments]]
 name = "strong-1"
@@ -87,7 +88,7 @@ def start_dispatcher(
     tenants: Mapping[str, str] | None = None,
     scorer_more: str = "",
     deployments: str = "",
-    models: str = "",
+    models: str = "max_output_tokens = 4096",
     more: str = "",
     environment: Mapping[str, str] | None = None,
     **env: str,
@@ -95,12 +96,11 @@ def start_dispatcher(
     """Start a dispatcher with the tenants above; its decision log is `decisions.jsonl` in `directory`.
 
     `tenants` adds lines to tenants by their names, `scorer_more` to the scorer, `deployments` to every deployment,
-    `models` to every model, `more` at the end of the configuration; `environment` and `env` are settings.
+    `models` stands in every model, `more` at the end of the configuration; `environment` and `env` are settings.
     """
     config = directory / "dispatcher.toml"
-    text = _CONFIG.format(scorer=scorer, upstream=upstream)
+    text = _CONFIG.format(scorer=scorer, upstream=upstream, models=models)
     text = text.replace("[[deployments]]\n", f"[[deployments]]\n{deployments}\n")
-    text = text.replace("[[models]]\n", f"[[models]]\n{models}\n")
     for tenant, lines in (tenants or {}).items():
         text = text.replace(f"[tenants.{tenant}]\n", f"[tenants.{tenant}]\n{lines}\n")
     text = text.replace("timeout = 1.0\n", f"timeout = 1.0\n{scorer_more}\n", 1)

@@ -32,6 +32,9 @@ class FakeObserver:
     def overrun(self, tenant_id: str, cause: OverrunCause, amount: NanoUsd) -> None:
         self.events.append(("overrun", (cause, amount)))
 
+    def shares(self, wanted: Mapping[str, float]) -> None:
+        pass
+
     def overruns(self, totals: Mapping[OverrunCause, Overrun]) -> None:
         self.events.append(("overruns", totals))
 

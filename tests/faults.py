@@ -50,7 +50,7 @@ first_token_timeout = 1.5
 idle_timeout = 1.5
 timeout = 3
 breaker_failures = {breaker_failures}
-breaker_cooldown = 1.0
+breaker_cooldown = {cooldown}
 """
 _STANDBY = """
 [[deployments]]
@@ -77,7 +77,7 @@ def faulty_upstream() -> Iterator[str]:
         yield str(process.wait_for("serving")["http"])
 
 
-def start_dispatcher(directory: Path, upstream: str, **env: str) -> ServiceProcess:
+def start_dispatcher(directory: Path, upstream: str, *, cooldown: float = 0.5, **env: str) -> ServiceProcess:
     """A dispatcher with the tenants of `TENANTS`: see above, and `patient` drains, `fragile` has a quick breaker."""
     models, tenants = "", ""
     for name in TENANTS:
@@ -86,6 +86,7 @@ def start_dispatcher(directory: Path, upstream: str, **env: str) -> ServiceProce
             "upstream": upstream,
             "on_disconnect": "drain" if name == "patient" else "cancel",
             "drain_timeout": 1.5,
+            "cooldown": cooldown,
             "breaker_failures": 3 if name == "fragile" else 1000,
         }
         models += _MODEL.format(**settings) + (_STANDBY.format(**settings) if name == "backed" else "")
@@ -96,9 +97,16 @@ def start_dispatcher(directory: Path, upstream: str, **env: str) -> ServiceProce
         **DISPATCHER_PORTS,
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
+        # The one in memory remembers every settled call for an hour, which a soak would take for a leak.
+        "DISPATCHER_LEDGER": ledger_url(directory),
         **env,
     }
     return ServiceProcess("dispatcher_service", env=process_settings)
+
+
+def ledger_url(directory: Path) -> str:
+    """Where such a dispatcher keeps its ledger."""
+    return f"sqlite:{directory / 'ledger.db'}"
 
 
 def asking(fault: str, user: str, **fields: Any) -> dict[str, Any]:

@@ -82,6 +82,15 @@ _TOOL_CALL = st.builds(
 )
 
 
+_CUSTOM_CALL = st.builds(
+    lambda call_id, name, text: {"id": call_id, "type": "custom", "custom": {"name": name, "input": text}},
+    NAMES,
+    NAMES,
+    TEXT,
+)
+_ANY_CALL = _TOOL_CALL | _CUSTOM_CALL
+
+
 def _content(*parts: st.SearchStrategy[Json]) -> st.SearchStrategy[str | list[Json]]:
     # A single text part is sent as a plain string, so that a list has several or something else.
     return TEXT | st.lists(st.one_of(*parts), min_size=2, max_size=3)
@@ -100,7 +109,7 @@ def _message(draw: st.DrawFn) -> Json:
         elif shape != "calls":
             message["content"] = draw(_content(_text_part(), _text_part("refusal")))
         if shape in ("calls", "both"):
-            message["tool_calls"] = draw(st.lists(_TOOL_CALL, min_size=1, max_size=2))
+            message["tool_calls"] = draw(st.lists(_ANY_CALL, min_size=1, max_size=2))
     else:
         message["content"] = draw(_content(_text_part()))
         if role == "tool":
@@ -110,16 +119,22 @@ def _message(draw: st.DrawFn) -> Json:
     return message
 
 
-_TOOLS = st.lists(
-    st.builds(
-        lambda name, more: {"type": "function", "function": {"name": name} | more},
-        NAMES,
-        optional({"description": WORDS, "parameters": OBJECTS, "strict": st.booleans()}),
-    ),
-    min_size=1,
-    max_size=3,
-    unique_by=lambda tool: tool["function"]["name"],
+_FUNCTION = st.builds(
+    lambda name, more: {"type": "function", "function": {"name": name} | more},
+    NAMES,
+    optional({"description": WORDS, "parameters": OBJECTS, "strict": st.booleans()}),
 )
+_GRAMMAR = st.builds(
+    lambda syntax, definition: {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}},
+    st.sampled_from(["lark", "regex"]),
+    WORDS,
+)
+_CUSTOM = st.builds(
+    lambda name, more: {"type": "custom", "custom": {"name": name} | more},
+    NAMES,
+    optional({"description": WORDS, "format": st.just({"type": "text"}) | _GRAMMAR}),
+)
+_TOOLS = st.lists(_FUNCTION | _CUSTOM, min_size=1, max_size=3, unique_by=lambda tool: tool[tool["type"]]["name"])
 _FORMAT = st.sampled_from([{"type": "text"}, {"type": "json_object"}]) | st.builds(
     lambda name, schema, more: {"type": "json_schema", "json_schema": {"name": name, "schema": schema} | more},
     NAMES,
@@ -160,11 +175,16 @@ def requests(draw: st.DrawFn) -> Json:
         request |= draw(optional({"top_logprobs": st.integers(0, 20)}))
     if draw(st.booleans()):
         request["tools"] = draw(_TOOLS)
-        names = [tool["function"]["name"] for tool in request["tools"]]
-        named = st.sampled_from(names).map(lambda name: {"type": "function", "function": {"name": name}})
-        request |= draw(
-            optional({"tool_choice": st.sampled_from(list(MODES)) | named, "parallel_tool_calls": st.booleans()})
+        named = [
+            {"type": tool["type"], tool["type"]: {"name": tool[tool["type"]]["name"]}} for tool in request["tools"]
+        ]
+        allowed = st.builds(
+            lambda mode, tools: {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}},
+            st.sampled_from(["auto", "required"]),
+            st.lists(st.sampled_from(named), min_size=1, max_size=2),
         )
+        choice = st.sampled_from([*MODES, *named]) | allowed
+        request |= draw(optional({"tool_choice": choice, "parallel_tool_calls": st.booleans()}))
     return request | draw(optional(dict.fromkeys(EXTRA_KEYS, JSON.filter(lambda value: value is not None))))
 
 
@@ -179,7 +199,7 @@ def to_chat(request: Json) -> chat_pb2.Chat:
         max_tokens=request.get("max_completion_tokens"),
         logit_bias={int(token): bias for token, bias in request.get("logit_bias", {}).items()},
         response_format=_to_format(request["response_format"]) if "response_format" in request else None,
-        tools=[_to_tool(tool["function"]) for tool in request.get("tools", [])],
+        tools=[_to_tool(tool) for tool in request.get("tools", [])],
         tool_choice=_to_choice(request["tool_choice"]) if "tool_choice" in request else None,
         extra_body_json=json.dumps(extra) if extra else "",
     )
@@ -195,12 +215,7 @@ def _to_message(message: Json) -> chat_pb2.Message:
         content=[_to_part(part) for part in parts],
         name=message.get("name", ""),
         tool_call_id=message.get("tool_call_id", ""),
-        tool_calls=[
-            chat_pb2.ToolCall(
-                id=call["id"], name=call["function"]["name"], arguments_json=call["function"]["arguments"]
-            )
-            for call in message.get("tool_calls", [])
-        ],
+        tool_calls=[_to_call(call) for call in message.get("tool_calls", [])],
     )
 
 
@@ -221,15 +236,35 @@ def _to_part(part: Json) -> chat_pb2.ContentPart:
     return chat_pb2.ContentPart(file=chat_pb2.File(inline=inline))
 
 
-def _to_tool(function: Json) -> chat_pb2.Tool:
-    more = {"parameters_json": json.dumps(function["parameters"])} if "parameters" in function else {}
-    return chat_pb2.Tool(**{key: value for key, value in function.items() if key != "parameters"} | more)
+def _to_call(call: Json) -> chat_pb2.ToolCall:
+    made = call[call["type"]]
+    text = made["input"] if call["type"] == "custom" else made["arguments"]
+    return chat_pb2.ToolCall(id=call["id"], name=made["name"], arguments_json=text, custom=call["type"] == "custom")
+
+
+def _to_tool(tool: Json) -> chat_pb2.Tool:
+    made = dict(tool[tool["type"]])
+    if tool["type"] == "custom":
+        form, custom = made.pop("format", None), chat_pb2.CustomTool()
+        if form is not None and form["type"] == "grammar":
+            custom.grammar.CopyFrom(chat_pb2.Grammar(**form["grammar"]))
+        elif form is not None:
+            custom.text.SetInParent()
+        return chat_pb2.Tool(**made, custom=custom)
+    if "parameters" in made:
+        made["parameters_json"] = json.dumps(made.pop("parameters"))
+    return chat_pb2.Tool(**made)
 
 
 def _to_choice(choice: str | Json) -> chat_pb2.ToolChoice:
     if isinstance(choice, str):
         return chat_pb2.ToolChoice(mode=MODES[choice])
-    return chat_pb2.ToolChoice(function=choice["function"]["name"])
+    if choice["type"] == "allowed_tools":
+        allowed = choice["allowed_tools"]
+        names = [tool[tool["type"]]["name"] for tool in allowed["tools"]]
+        return chat_pb2.ToolChoice(allowed=chat_pb2.AllowedTools(mode=MODES[allowed["mode"]], names=names))
+    name = choice[choice["type"]]["name"]
+    return chat_pb2.ToolChoice(custom=name) if choice["type"] == "custom" else chat_pb2.ToolChoice(function=name)
 
 
 def _to_format(form: Json) -> chat_pb2.ResponseFormat:
@@ -280,7 +315,7 @@ def _answer_choice(draw: st.DrawFn, index: int) -> Json:
         optional(
             {
                 "refusal": WORDS,
-                "tool_calls": st.lists(_TOOL_CALL, min_size=1, max_size=3),
+                "tool_calls": st.lists(_ANY_CALL, min_size=1, max_size=3),
                 "annotations": st.just(
                     [
                         {
@@ -345,11 +380,12 @@ def chunks_of(answer: Json) -> list[Json]:
                 half = len(text) // 2
                 stream += [chunk(choice["index"], {key: piece}) for piece in (text[:half], text[half:])]
         for number, call in enumerate(message.pop("tool_calls", [])):
-            arguments = call["function"]["arguments"]
-            half = len(arguments) // 2
-            first = {"index": number, "id": call["id"], "type": "function"}
-            first["function"] = {"name": call["function"]["name"], "arguments": arguments[:half]}
-            second = {"index": number, "function": {"arguments": arguments[half:]}}
+            kind = call["type"]
+            made, key = dict(call[kind]), "input" if kind == "custom" else "arguments"
+            text = made[key]
+            half = len(text) // 2
+            first = {"index": number, "id": call["id"], "type": kind, kind: made | {key: text[:half]}}
+            second = {"index": number, kind: {key: text[half:]}}
             stream += [chunk(choice["index"], {"tool_calls": [piece]}) for piece in (first, second)]
         if "logprobs" in choice:
             stream.append(chunk(choice["index"], {}, logprobs=choice["logprobs"]))
@@ -391,6 +427,7 @@ def from_stream(events: list[dispatcher_pb2.StreamCompleteResponse]) -> Json:
                 call.id += piece.id
                 call.name += piece.name
                 call.arguments_json += piece.arguments_json
+                call.custom = call.custom or piece.custom
         if beside:
             whole.extra_json = json.dumps(
                 {"message" if key == "delta" else key: value for key, value in beside.items()}
@@ -418,16 +455,19 @@ def _from_choice(choice: chat_pb2.Choice) -> Json:
     if choice.refusal:
         message["refusal"] = choice.refusal
     if choice.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
-            for call in choice.tool_calls
-        ]
+        message["tool_calls"] = [_from_call(call) for call in choice.tool_calls]
     reason = FINISH_REASONS.get(choice.finish_reason, choice.upstream_finish_reason)
     shown: Json = {"index": choice.index, "message": message, "finish_reason": reason} | beside
     if choice.logprobs.content or choice.logprobs.refusal:
         fields = {"content": choice.logprobs.content, "refusal": choice.logprobs.refusal}
         shown["logprobs"] = {key: [_from_token(token) for token in tokens] for key, tokens in fields.items() if tokens}
     return shown
+
+
+def _from_call(call: chat_pb2.ToolCall) -> Json:
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments_json}}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments_json}}
 
 
 def _from_token(token: chat_pb2.TokenLogprob) -> Json:

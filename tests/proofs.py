@@ -158,15 +158,22 @@ def start(folder: Path, upstream: OpenAIServer, ledger: str, *, limit: int) -> S
     return ServiceProcess("dispatcher_service", env=env)
 
 
-async def load(addresses: Sequence[str], *, calls: int, concurrency: int, seconds: float = 120.0) -> Load:
-    """So many calls over all addresses, `concurrency` at once, each with a deadline; ends early after `seconds`."""
-    result, left, started = Load(), iter(range(calls)), time.monotonic()
+async def load(
+    addresses: Sequence[str],
+    *,
+    calls: int,
+    concurrency: int,
+    stop: asyncio.Event | None = None,
+    into: Load | None = None,
+) -> Load:
+    """So many calls over all addresses, `concurrency` at once, each with a deadline; ends early at `stop`."""
+    result, left, started = into or Load(), iter(range(calls)), time.monotonic()
     async with contextlib.AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(Caller(address, TENANT)) for address in addresses]
 
         async def worker(caller: Caller) -> None:
             for _ in left:
-                if time.monotonic() - started > seconds:
+                if stop is not None and stop.is_set():
                     return
                 try:
                     await caller.complete("hi")
@@ -298,34 +305,43 @@ class RestartResult:
 
     books: Books
     load: Load
-    answered_while_down: int
 
 
 def server_restarted(folder: Path, *, restarts: int) -> RestartResult:
-    """Valkey with an append-only file is killed with SIGKILL under load and started again on its data."""
+    """Valkey with an append-only file is killed with SIGKILL under load and started again on its data.
+
+    A call that reaches the upstream meanwhile was granted before, or it would be billed without being in the book.
+    """
     limit = 10**15
     with valkey(folder) as server, openai_server_thread() as upstream:
         upstream.delay = 0.005
         with fleet(folder, upstream, server.url, size=1, limit=limit) as processes:
 
-            async def run() -> tuple[Load, int]:
-                running = asyncio.create_task(
-                    load([processes[0].grpc], calls=10**9, concurrency=8, seconds=1.5 * restarts)
-                )
-                down = 0
+            async def run() -> Load:
+                done, stop = Load(), asyncio.Event()
+                address = processes[0].grpc
+                running = asyncio.create_task(load([address], calls=10**9, concurrency=8, stop=stop, into=done))
                 for _ in range(restarts):
-                    await asyncio.sleep(0.5)
+                    await _more(done, "OK")
                     await asyncio.to_thread(server.kill)
-                    await asyncio.sleep(0.2)  # what was under way has ended or waits for the ledger
-                    before = len(upstream.bodies)
-                    await asyncio.sleep(0.3)
-                    down += len(upstream.bodies) - before
+                    await _more(done, "UNAVAILABLE")
                     await asyncio.to_thread(server.start)
-                return await running, down
+                await _more(done, "OK")
+                stop.set()
+                await running
+                return done
 
-            done, down = asyncio.run(run())
+            done = asyncio.run(run())
         found = asyncio.run(books(server.url, upstream, answered=done.answered, limit=limit))
-    return RestartResult(found, done, down)
+    return RestartResult(found, done)
+
+
+async def _more(result: Load, status: str, calls: int = 20) -> None:
+    """Wait until so many more calls have ended in a status."""
+    wanted = result.statuses[status] + calls
+    async with asyncio.timeout(60):
+        while result.statuses[status] < wanted:  # noqa: ASYNC110  nobody tells of a count
+            await asyncio.sleep(0.01)
 
 
 @contextmanager

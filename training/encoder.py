@@ -56,8 +56,14 @@ class PromptEncoder:
     @property
     def fingerprint(self) -> str:
         """Sha256 over everything that decides an encoding: weights, tokenizer, window, layers, revision."""
-        parts = (minilm.WEIGHTS_SHA256, minilm.TOKENIZER_SHA256, PREPROCESS, CACHED_LAYERS, _REVISION)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        # The window is written out: fields of the spec that it does not use leave a cache as it is.
+        window = (
+            f"PreprocessSpec(max_tokens={PREPROCESS.max_tokens}, truncation_side={PREPROCESS.truncation_side!r}, "
+            f"pad_id={PREPROCESS.pad_id}, add_special_tokens={PREPROCESS.add_special_tokens}, "
+            f"version={PREPROCESS.version})"
+        )
+        parts = f"{minilm.WEIGHTS_SHA256!r}, {minilm.TOKENIZER_SHA256!r}, {window}, {CACHED_LAYERS!r}, {_REVISION!r}"
+        return hashlib.sha256(f"({parts})".encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Sentence embeddings, as sentence-transformers defines them: final-layer token mean, unit norm. [n, 384]."""

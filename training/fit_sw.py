@@ -1,5 +1,6 @@
 """Prepares `sw`: battles of all models are counted by prompt and tier; only the calibration is fitted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from training.train import Progress
 Floats = NDArray[np.float32]
 
 
+STATIC_PROMPTS = 4_096
+"""Of `train/`: still more than half a million battles."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """How `sw` is prepared; goes into the manifest."""
@@ -33,6 +38,9 @@ class Config:
     even: float = 1.0
     """A prompt with n battles weighs n^(1 - even): 0 is the paper, where a prompt that 51 models answered weighs
     as much as 1,275 prompts that two did."""
+    prompts: int | None = None
+    """Keep so many prompts of `train/`, drawn at random, and all labelled ones. None keeps every one for MiniLM, beside
+    which they cost nothing, and `STATIC_PROMPTS` for the static encoder, which they would slow down threefold."""
     folds: int = 5
     """Calibration asks about each prompt without the battles of its own fold."""
 
@@ -47,8 +55,11 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     embedding, vectors = embeddings.embed(
         config.encoder, material.prompts, progress=lambda done, total: progress("encoding", done, total)
     )
-    ranking = Ranking.of(vectors, _weighted_wins(material, config), tiers.tiers(material.ratings))
-    held_out = _held_out(material, ranking, config, progress)
+    kept = _kept(material, config)
+    ranking = Ranking.of(
+        vectors[kept], _weighted_wins(material, config, material.split(kept)), tiers.tiers(material.ratings)
+    )
+    held_out = _held_out(material, (vectors, kept, ranking), config, progress)
     curves = pair_curves.fit(held_out, material.matrices, material.models, material.pair)
     router = SimilarityRankingRouter(embedding, ranking, curves, material.models, *material.pair)
     return export.write(router, many_models.provenance(material, config, curves, held_out), out)
@@ -76,14 +87,31 @@ def tier_wins(matrix: AnswerMatrix, tier: NDArray[np.int64], count: int) -> Floa
     return both
 
 
-def _weighted_wins(material: Material, config: Config) -> Floats:
-    """The wins of all prompts, weighted as the settings say."""
+def _kept(material: Material, config: Config) -> NDArray[np.bool_]:
+    """Which prompts the ranking holds."""
+    labelled = np.concatenate(
+        [
+            np.full(len(matrix.prompts), place >= len(material.matrices) - material.labelled)
+            for place, matrix in enumerate(material.matrices)
+        ]
+    )
+    most = config.prompts or (STATIC_PROMPTS if config.encoder == "static" else len(labelled))
+    others = np.flatnonzero(~labelled)
+    drawn = np.random.default_rng(config.seed).permutation(others)[:most]
+    kept = labelled.copy()
+    kept[drawn] = True
+    return kept
+
+
+def _weighted_wins(material: Material, config: Config, kept: Sequence[NDArray[np.bool_]]) -> Floats:
+    """The wins of the kept prompts, weighted as the settings say."""
     tier = tiers.tiers(material.ratings)
     place = {model: index for index, model in enumerate(material.models)}
     count = int(tier.max()) + 1
     wins = []
-    for matrix in material.matrices:
-        counted = tier_wins(matrix, tier[[place[model] for model in matrix.models]], count)
+    for matrix, rows in zip(material.matrices, kept, strict=True):
+        own = tier[[place[model] for model in matrix.models]]
+        counted = tier_wins(matrix.take(np.flatnonzero(rows)), own, count)
         battles = counted.sum(axis=(1, 2), keepdims=True)
         wins.append(counted / np.maximum(battles, 1.0) ** config.even)
     if material.labelled:
@@ -94,11 +122,24 @@ def _weighted_wins(material: Material, config: Config) -> Floats:
     return np.concatenate(wins)
 
 
-def _held_out(material: Material, ranking: Ranking, config: Config, progress: Progress) -> list[NDArray[np.float64]]:
-    """Per matrix, strengths [prompts, models] of prompts by the battles of other folds."""
+def _held_out(
+    material: Material,
+    asked: tuple[Floats, NDArray[np.bool_], Ranking],
+    config: Config,
+    progress: Progress,
+) -> list[NDArray[np.float64]]:
+    """Per matrix, strengths [prompts, models] of prompts by the battles of other folds.
+
+    Args:
+        material: as read.
+        asked: unit vectors of all prompts, which of them the ranking holds, and the ranking.
+        config: the settings.
+        progress: told of the folds.
+    """
+    vectors, kept, ranking = asked
     fold = np.concatenate(material.folds(config.folds, config.seed))
     strengths = np.empty((len(fold), len(material.models)))
     for held in range(config.folds):
-        progress("calibrating", held, config.folds)
-        strengths[fold == held] = ranking.strengths(ranking.vectors[fold == held], among=fold != held)
+        progress("calibrating", held + 1, config.folds)
+        strengths[fold == held] = ranking.strengths(vectors[fold == held], among=fold[kept] != held)
     return material.split(strengths)

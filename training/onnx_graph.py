@@ -22,6 +22,7 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
+        self._domains = {""}
 
     def input(self, name: str, shape: Sequence[str | int], element: int = TensorProto.INT64) -> str:
         """Declare a graph input; a text in `shape` names a free dimension."""
@@ -44,10 +45,11 @@ class GraphBuilder:
         """Store an int64 initialiser (axes, shapes, indices)."""
         return self.constant(value, np.int64, name)
 
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Apply an operator of one output."""
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Apply an operator of one output; `domain` names those that are ONNX Runtime's own."""
         output = f"{kind}_{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, list(inputs), [output], **attributes))
+        self._nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
+        self._domains.add(domain)
         return output
 
     def cast(self, value: str, element: int = TensorProto.FLOAT) -> str:
@@ -66,7 +68,8 @@ class GraphBuilder:
             self._nodes.append(helper.make_node("Identity", [value], [public]))
             infos.append(helper.make_tensor_value_info(public, TensorProto.FLOAT, list(shape)))
         graph = helper.make_graph(self._nodes, name, self._inputs, infos, list(self._constants.values()))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        opsets = [helper.make_opsetid(domain, 1 if domain else OPSET) for domain in sorted(self._domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
         model.producer_name = "pointsman"
         onnx.checker.check_model(model)
         return model

@@ -126,7 +126,7 @@ def fit(
 def _curves(labelled: dict[tuple[int, int], tuple[Floats, Floats]], count: int, only: tuple[int, ...]) -> PairCurves:
     everything = [np.concatenate(parts) for parts in zip(*labelled.values(), strict=True)]
     # Both ways round, so that the common curve has no offset.
-    common, _ = _platt(
+    common, _ = platt(
         np.concatenate([everything[0], -everything[0]]), np.concatenate([everything[1], 1 - everything[1]])
     )
     slopes = np.full((count, count), max(common, _MIN_SLOPE))
@@ -135,7 +135,7 @@ def _curves(labelled: dict[tuple[int, int], tuple[Floats, Floats]], count: int, 
     for (a, b), (z, labels) in labelled.items():
         if len(z) < MIN_LABELS and {a, b} != set(only):
             continue
-        slope, offset = _platt(z, labels)
+        slope, offset = platt(z, labels)
         if slope < _MIN_SLOPE:
             continue
         slopes[a, b] = slopes[b, a] = slope
@@ -144,10 +144,10 @@ def _curves(labelled: dict[tuple[int, int], tuple[Floats, Floats]], count: int, 
     return PairCurves(slopes, offsets, calibrated)
 
 
-def _platt(z: Floats, labels: Floats) -> tuple[float, float]:
+def platt(z: Floats, labels: Floats) -> tuple[float, float]:
     """Slope and offset of least log loss by Newton's method, held in place by a faint pull to zero."""
-    scale = max(float(z.std()), 1e-9)
-    design = np.stack([z / scale, np.ones_like(z)], axis=1)
+    centre, scale = float(z.mean()), max(float(z.std()), 1e-9)
+    design = np.stack([(z - centre) / scale, np.ones_like(z)], axis=1)
     curve = np.zeros(2)
     for _ in range(50):
         probability = 1.0 / (1.0 + np.exp(-design @ curve))
@@ -157,4 +157,5 @@ def _platt(z: Floats, labels: Floats) -> tuple[float, float]:
         curve += np.clip(step, -2.0, 2.0)
         if np.abs(step).max() < 1e-10:
             break
-    return float(curve[0]) / scale, float(curve[1])
+    slope = float(curve[0]) / scale
+    return slope, float(curve[1]) - slope * centre

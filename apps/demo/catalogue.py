@@ -82,5 +82,7 @@ def toml(models: Models, *, scorer: str) -> str:
             f'strong_model = "{models.strong.name}"\n'
             f'weak_model = "{models.weak.name}"\n'
             f"strong_call_share = {share}\n"
+            # Twelve calls are to show that a share comes out: a service holds it over a thousand.
+            "pacing_window_calls = 20\n"
         )
     return "\n".join(sections)

@@ -55,7 +55,10 @@ async def demo(console: Console, environ: Mapping[str, str]) -> int:
     console.print(table(rows, width=console.width))
     for line in shares(rows, SHARES):
         _say(console, line)
-    _say(console, "(alpha is set so that the share holds for the prompts the scorer was fitted on; others may differ)")
+    _say(
+        console,
+        "(alpha moves after every call so that the share comes out: here over 20 calls, in a service over 1,000)",
+    )
     _say(console, summary(rows, caveat=stack.models.caveat))
     return 0
 

@@ -14,7 +14,7 @@ from dispatcher_service.budget import format_usd
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger import report, report_tables
 from dispatcher_service.ledger.contract import Ledger, UsageRow
-from dispatcher_service.ledger.opening import open_ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.ledger.report import ReportError
 from dispatcher_service.ledger.report_tables import Account
 
@@ -33,7 +33,7 @@ def add_commands(subparsers: Any) -> None:
     parser.add_argument(
         "--ledger",
         default=os.environ.get(LEDGER_VARIABLE),
-        help=f"sqlite:PATH or redis://host:port/db (default: ${LEDGER_VARIABLE})",
+        help=f"sqlite:PATH or redis://host:port/db (default: ${LEDGER_VARIABLE}, or the dispatcher's own default)",
     )
     parser.add_argument(
         "--by", default="tenant,model,day", help="some of tenant,model,day,source (default: the first three)"
@@ -104,7 +104,7 @@ async def _report(arguments: argparse.Namespace) -> int:
 
 def _open(url: str | None) -> Ledger:
     if not url:
-        raise ReportError(f"no ledger: give --ledger URL or set {LEDGER_VARIABLE}")
+        url = default_url(os.environ)
     kind, _, rest = url.partition(":")
     if kind == "memory":
         raise ReportError("memory: is a dispatcher's own memory: only that process can read it")

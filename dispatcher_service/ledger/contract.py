@@ -265,5 +265,11 @@ class Ledger(Protocol):
     async def delete_documents(self, tenant_id: str, prefix: str) -> int:
         """Forget every document of the tenant whose name begins with `prefix`, which is not empty; returns how many."""
 
+    async def scrub(self) -> None:
+        """Leave nothing of what was forgotten in files of the backend's own. Not for requests: it may take a second.
+
+        A server's append-only file is the server's: it forgets when it is rewritten.
+        """
+
     async def close(self) -> None:
         """Let go of files and connections."""

@@ -212,6 +212,9 @@ class MemoryLedger:
             self._documents.delete(tenant_id, name, now=now) for name in self._documents.names(tenant_id, prefix)
         )
 
+    async def scrub(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -15,12 +15,17 @@ def default_url(environ: Mapping[str, str]) -> str:
     Creates the directory.
 
     Raises:
-        OSError: it cannot be created.
+        OSError: it cannot be created: nobody can write there, as in most containers.
     """
     state = environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
-    directory = base / "pointsman"
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        base = Path(state) if state.startswith("/") else Path("~/.local/state").expanduser()
+        directory = base / "pointsman"
+        directory.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise OSError(
+            f"is not set, and the default place cannot be used: {error}: set sqlite:FILE or redis://…"
+        ) from error
     return f"sqlite:{directory / 'ledger.sqlite'}"
 
 
@@ -46,5 +51,5 @@ def open_ledger(url: str, *, timeout: float = 1.0) -> Ledger:
         # The `redis` extra is needed only here.
         from dispatcher_service.ledger.redis import RedisLedger, connect  # noqa: PLC0415
 
-        return RedisLedger(connect(url, timeout=timeout))
+        return RedisLedger(connect(url, timeout=timeout), patience=timeout)
     raise ValueError(f"{kind}: a ledger is memory:, sqlite:PATH or redis://host:port/db")

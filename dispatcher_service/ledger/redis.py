@@ -9,6 +9,7 @@ book gets no grant from one that was born later, and fails closed until it is re
 settling again, are safe.
 """
 
+import asyncio
 import contextlib
 import logging
 import re
@@ -55,6 +56,8 @@ _PREFIX = "pointsman:ledger"
 _RETENTION_MS = int(RETENTION * 1000)
 _KEPT_MS = tuple(int(WINDOWS_KEPT[period] * 1000) for period in Period)
 _CLOCK_TRIES = 3
+_STEPS_AT_ONCE = 16
+"""A step takes a fraction of a millisecond: more connections at once would only make a burst wait for their setup."""
 _GLOB = re.compile(r"[*?\[\]\\^-]")
 
 Client = redis.asyncio.Redis | redis.asyncio.RedisCluster
@@ -90,15 +93,21 @@ class RedisLedger:
         clock_shift: Callable[[], float] = lambda: 0.0,
         schema: tuple[int, int] = (SCHEMA_VERSION, OLDEST_COMPATIBLE),
         script: str = SCRIPT,
+        patience: float = 1.0,
     ) -> None:
-        """For tests: `clock_shift` seconds are added to the server's clock; `schema`, (version, oldest), and `script`
-        are those of another version of this program."""
+        """`patience` is how long, in seconds, a step may wait for its turn.
+
+        For tests: `clock_shift` seconds are added to the server's clock; `schema`, (version, oldest), and `script` are
+        those of another version of this program.
+        """
         # The client's own types depend on its options; the commands used here answer bytes.
         self._client = cast("Any", client)
         self._clock_shift = clock_shift
         self._schema = schema
         self._source = script
         self._sha = ""
+        self._patience = patience
+        self._turns = asyncio.Semaphore(_STEPS_AT_ONCE)
         self._ahead = 0.0
         """The server's clock minus ours, in seconds; corrected whenever the server finds it wrong."""
         self._born: dict[str, str] = {}
@@ -250,6 +259,9 @@ class RedisLedger:
             async for key in self._client.scan_iter(match=pattern, count=1000):
                 yield key
 
+    async def scrub(self) -> None:
+        """The server's files are its operator's (see the contract)."""
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -284,7 +296,12 @@ class RedisLedger:
 
     async def _do(self, call: Callable[[], Awaitable[Any]]) -> Any:
         with _translated():
-            return await call()
+            async with asyncio.timeout(self._patience):
+                await self._turns.acquire()
+            try:
+                return await call()
+            finally:
+                self._turns.release()
 
     async def _tenants(self) -> list[str]:
         members = await self._do(lambda: self._client.smembers(f"{_PREFIX}:tenants"))

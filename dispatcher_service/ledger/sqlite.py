@@ -142,6 +142,8 @@ class SqliteLedger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute(f"PRAGMA wal_autocheckpoint = {_LAST_RESORT_PAGES}")
+            # What is deleted is overwritten with zeros: documents may hold text that somebody has erased.
+            self._db.execute("PRAGMA secure_delete = ON")
             migrate(self._db, migrations)
             # From here on locks are waited for in `_step`, off the event loop.
             self._db.execute("PRAGMA busy_timeout = 0")
@@ -265,6 +267,12 @@ class SqliteLedger:
 
         return await self._step(step)
 
+    async def scrub(self) -> None:
+        """See the contract. The log beside the file holds pages from before: it is emptied."""
+        emptied = await asyncio.get_running_loop().run_in_executor(None, self._empty_log)
+        if not emptied:
+            raise LedgerUnavailable(f"{self._path}-wal is in use and could not be emptied: erase again")
+
     async def close(self) -> None:
         if self._checkpoint is not None:
             await self._checkpoint
@@ -305,6 +313,14 @@ class SqliteLedger:
                 db.execute("PRAGMA wal_checkpoint(RESTART)")
         except sqlite3.Error:
             logger.warning("a checkpoint of the ledger file failed: the log grows until one succeeds", exc_info=True)
+
+    def _empty_log(self) -> bool:
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=self._timeout)) as db:
+                (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"SQLite: {error}") from error
+        return not busy
 
     def _reserve(self, attempt: Attempt, now_ms: int) -> Reservation | Refusal:
         self._sweep(now_ms)

@@ -48,6 +48,7 @@ class ServerSpec:
         drain_seconds: how long calls in flight may finish after SIGTERM before they are cancelled.
         reflection: offer gRPC server reflection.
         tls: certificate of the gRPC port; `None` speaks in the clear.
+        interceptors: see every call before its body is read.
     """
 
     service: str
@@ -58,6 +59,7 @@ class ServerSpec:
     drain_seconds: float
     reflection: bool
     tls: ServerTls | None = None
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
 
 
 async def serve(
@@ -84,16 +86,20 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
 
     server = grpc.aio.server(
+        interceptors=tuple(spec.interceptors),
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS),
             # Without this a second process binds the same port and takes half of the traffic, silently.
             ("grpc.so_reuseport", 0),
+            # Calls that wait for the event loop: above the first number some are cut off, above the second all.
+            ("grpc.server.max_pending_requests", 1_000),
+            ("grpc.server.max_pending_requests_hard_limit", 3_000),
             # Clients ask whether we are still there (see channels.py) more often than gRPC likes by default.
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
-        ]
+        ],
     )
     health = HealthServicer()
     watched = ("", *spec.grpc_services)

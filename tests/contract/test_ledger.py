@@ -130,6 +130,11 @@ async def test_reserving_again_by_the_same_id_reserves_once(ledger: Ledger) -> N
     assert _sums(await ledger.balances("acme")) == [(0, 100)] * 3
 
 
+async def test_a_burst_of_attempts_is_granted_however_many_come_at_once(ledger: Ledger) -> None:
+    await asyncio.gather(*(granted(ledger, attempt(f"{number}", 10)) for number in range(300)))
+    assert (await ledger.balances("acme"))[0].reserved == 3_000
+
+
 async def test_a_reservation_that_was_not_started_expires_into_nothing(book: Backend, ledger: Ledger) -> None:
     reservation = await granted(ledger, attempt("a", 100, day=100))
     await refused(ledger, attempt("b", 1, day=100))
@@ -361,6 +366,24 @@ async def test_documents_are_found_and_deleted_by_prefix_for_one_tenant(ledger: 
     assert len([name async for name, _ in ledger.documents("acme2", "text:")]) == 4
     # A name that was deleted begins anew.
     assert await ledger.put_document("acme", "other", b"", expected=0)
+
+
+def _files_hold(folder: Path, text: bytes) -> bool:
+    return any(text in path.read_bytes() for path in folder.glob("ledger.db*"))
+
+
+async def test_scrubbing_leaves_nothing_of_a_deleted_document_in_the_file(
+    book: Backend, ledger: Ledger, tmp_path: Path
+) -> None:
+    canary = b"the canary sings at noon"
+    for name, body in (("text:1", canary * 100), ("text:2", canary), ("other", b"kept")):
+        assert await ledger.put_document("acme", name, body, expected=0)
+    assert await ledger.put_document("acme", "text:2", b"short now", expected=1)
+    assert await ledger.delete_documents("acme", "text:") == 2
+    await ledger.scrub()
+    if book.name == "sqlite":
+        assert not _files_hold(tmp_path, canary)
+    assert await ledger.get_document("acme", "other") is not None
 
 
 async def test_a_document_is_gone_when_its_lifetime_is_over(book: Backend, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -14,6 +15,7 @@ import pytest
 from google.protobuf import duration_pb2
 
 from dispatcher_service.api_keys import new_key
+from pointsman import cli
 from pointsman.dispatcher.v1 import budget_pb2, budget_pb2_grpc, decision_pb2
 from pointsman.runtime.status import decode
 from tests.dispatchers import STRONG, WEAK, Caller, start_dispatcher
@@ -47,7 +49,6 @@ def _replica(directory: Path, upstream: OpenAIServer) -> ServiceProcess:
         directory,
         scorer=NO_SCORER,
         upstream=upstream.base_url,
-        models="max_output_tokens = 1000",
         tenants={
             "default": f"usd_per_day = 50\napi_keys = [{key_line(OWN)}]",
             "fixed": f"api_keys = [{key_line(OTHER)}]",
@@ -230,6 +231,7 @@ async def test_overrides_turn_tenants_and_models_and_are_shown_with_their_end(
             )
         ).policy
         assert [(each.kind, each.for_everyone) for each in policy.overrides] == [(1, True)]
+        assert _gauge(replicas[0], "policy_overrides") == 1
         decision = await caller.route("hello")
         assert (decision.model, decision.reason) == (WEAK, decision_pb2.REASON_OVERRIDE_WEAK)
         shown = (await admin.call("GetPolicy", tenant_id="fixed")).policy
@@ -291,9 +293,62 @@ async def test_the_file_reloads_on_a_signal_without_dropping_a_request_and_a_bad
         assert (await caller.complete("hello")).decision.model == WEAK
 
 
-def _gauge(process: ServiceProcess) -> float:
+async def test_another_scorer_is_taken_over_without_a_restart(
+    directory: Path, replicas: tuple[ServiceProcess, ServiceProcess]
+) -> None:
+    config = directory / "dispatcher.toml"
+    text = await asyncio.to_thread(config.read_text)
+    async with Caller(replicas[0].grpc, credential=OWN.text) as caller:
+        assert not (await caller.route("hello")).HasField("win_probability")
+        await asyncio.to_thread(config.write_text, text.replace(NO_SCORER, "embedded"))
+        async with asyncio.timeout(30):
+            while not (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        await asyncio.to_thread(config.write_text, text)
+        async with asyncio.timeout(30):
+            while (await caller.route("hello")).HasField("win_probability"):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+
+def test_the_command_line_shows_and_changes_budgets(
+    replicas: tuple[ServiceProcess, ServiceProcess],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("POINTSMAN_CREDENTIAL", ADMIN.text)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["budget", *arguments, "--address", replicas[0].grpc])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    assert run("show", "default")[1].splitlines()[3].split()[:2] == ["default", "day"]
+    assert len(run("show")[1].splitlines()) > 12
+    code, out, _ = run("set", "default", "usd_per_day=12.50", "strong_call_share=0.2", "--reason", "a cheaper month")
+    assert code == 0
+    assert re.search(r'^usd_per_day +"12\.50" +overlay +ada$', out, flags=re.MULTILINE)
+    assert "ada: strong_call_share = 0.2, usd_per_day = " in out
+    code, out, _ = run("override", "weak", "--tenant", "default", "--for", "2h", "--reason", "an incident")
+    assert "override for this tenant: all_weak until" in out
+    assert run("override", "none", "--tenant", "default", "--reason", "over")[0] == 0
+    reset = ["--reset", "usd_per_day", "--reset", "strong_call_share"]
+    assert "overlay" not in run("set", "default", *reset, "--reason", "over")[1].partition("ada:")[0]
+    for arguments, complaint in (
+        (["override", "weak", "--reason", "x"], "--for"),
+        (["set", "default", "bogus=1", "--reason", "x"], "bogus cannot be changed"),
+        (["set", "default", "usd_per_day=much", "--reason", "x"], "usd_per_day"),
+        (["set", "default", "alpha=7", "--reason", "x"], "INVALID_ARGUMENT"),
+    ):
+        code, _, err = run(*arguments)
+        assert code in (1, 2)
+        assert complaint in err
+    monkeypatch.setenv("POINTSMAN_CREDENTIAL", "nonsense")
+    assert "the credential is read from $POINTSMAN_CREDENTIAL" in run("show")[2]
+
+
+def _gauge(process: ServiceProcess, name: str = "config_refused") -> float:
     with urllib.request.urlopen(f"http://{process.metrics}/metrics", timeout=10) as response:
         for line in response.read().decode().splitlines():
-            if line.startswith("pointsman_dispatcher_config_refused "):
+            if line.startswith(f"pointsman_dispatcher_{name} "):
                 return float(line.split()[1])
     raise AssertionError("no such gauge")

@@ -139,6 +139,14 @@ def _fails(env: dict[str, str], *arguments: str) -> tuple[int, list[str]]:
         ({"DISPATCHER_CONFIG": "/nonexistent.toml"}, "/nonexistent.toml: cannot be read"),
         ({"DISPATCHER_LISTEN": "0.0.0.0:0"}, "DISPATCHER_TRUST_CALLERS=true"),
         ({"DISPATCHER_LISTEN": "50052"}, "write host:port"),
+        (
+            {"DISPATCHER_LEDGER": "", "XDG_STATE_HOME": "/proc/none"},
+            "DISPATCHER_LEDGER: is not set, and the default place",
+        ),
+        (
+            {"DISPATCHER_LEDGER": "mysql://me:secret@db"},
+            "DISPATCHER_LEDGER: mysql: a ledger is memory:, sqlite:PATH or",
+        ),
         ({"DISPATCHER_DECISION_LOG": "/nonexistent/log"}, "DISPATCHER_DECISION_LOG=/nonexistent/log"),
     ],
 )

@@ -21,6 +21,7 @@ from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 from tests.dispatchers import STRONG, WEAK, Caller, chat, start_dispatcher
 from tests.openai_server import OpenAIServer, openai_server_thread
 from tests.processes import SCORER_PORTS, ServiceProcess
+from training import streams
 
 PROMPTS = [
     "Prove that there are infinitely many primes.",
@@ -255,6 +256,18 @@ async def test_the_decision_log_holds_the_request_and_none_of_its_text(caller: C
     assert int(record["decision"]["cost_nano_usd"]) == answer.decision.cost_nano_usd
     assert record["decision"]["win_probability"] == answer.decision.win_probability
     assert secret not in (directory / "decisions.jsonl").read_text()
+
+
+async def test_the_decision_log_replays_in_the_simulation(caller: Caller, directory: Path) -> None:
+    before = (await caller.complete("hello", request_id="first")).decision
+    forced = (await caller.complete("hello", alpha=0.0, request_id="second")).decision
+    await _record(directory, "second")
+    calls = streams.read_log(directory / "decisions.jsonl", tenant="default").calls
+    free, overridden = calls[-2:]
+    costs = sorted((before.cost_nano_usd, before.other_tier_cost_nano_usd))
+    assert (free.win_probability, [free.weak_cost, free.strong_cost]) == (before.win_probability, costs)
+    assert (overridden.win_probability, overridden.forced_strong) == (None, True)
+    assert overridden.strong_cost == forced.cost_nano_usd
 
 
 async def test_health_and_reflection_answer(dispatcher: ServiceProcess) -> None:

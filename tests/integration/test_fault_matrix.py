@@ -17,6 +17,8 @@ import grpc
 import grpc.aio
 import pytest
 
+from dispatcher_service.ledger.contract import Balances
+from dispatcher_service.ledger.opening import open_ledger
 from pointsman.dispatcher.v1 import decision_pb2, dispatcher_pb2
 from pointsman.runtime.status import RichStatus, decode
 from tests import faults
@@ -111,6 +113,7 @@ class Run:
     in_flight: dict[tuple[str, ...], float]
     costs: dict[tuple[str, ...], float]
     open_calls: int
+    balances: dict[str, Balances]
 
 
 def expectation(tenant: str, method: str, fault: str) -> Expected:
@@ -164,9 +167,13 @@ async def _run(directory: Path, upstream: str) -> Run:
             in_flight=faults.samples(dispatcher, "upstream_in_flight"),
             costs=faults.samples(dispatcher, "cost_usd_total"),
             open_calls=faults.upstream_calls(upstream)["open"],
+            balances={},
         )
         assert dispatcher.stop() == 0
         assert not [line for line in dispatcher.stderr if "internal error" in line or "Traceback" in line]
+    ledger = open_ledger(faults.ledger_url(directory))
+    run.balances |= {tenant: await ledger.balances(tenant) for tenant in ("alone", "backed")}
+    await ledger.close()
     return run
 
 
@@ -204,9 +211,9 @@ def test_each_fault_has_its_reply_its_cost_and_its_record(run: Run, tenant: str,
         assert result.decision.cost_nano_usd == cost
         assert record["status"] == "OK"
         if expected.status == "OK":
-            assert (calls, cost) == (Counter(asked=1), expected.cost)
+            assert (calls, cost, result.decision.attempts) == (Counter(asked=1), expected.cost, 1)
         else:
-            assert calls == Counter(asked=1, ok=1)
+            assert (calls, result.decision.attempts) == (Counter(asked=1, ok=1), 2)
             assert cost == expected.cost + REPORTED, "the call that failed is paid for too"
         return
 
@@ -222,7 +229,8 @@ def test_each_fault_has_its_reply_its_cost_and_its_record(run: Run, tenant: str,
         assert (result.failed.reason, result.failed.decision.cost_nano_usd) == (expected.reason, cost)
         assert result.failed.usage.output_tokens == 2
     if expected.status == UNAVAILABLE:
-        assert result.status.retry_after is not None
+        # These requests have an id: one that cost something is kept under it, and a retry would only get it again.
+        assert (result.status.retry_after is None) == (cost > 0)
 
 
 def test_a_rate_limits_wait_is_told_to_the_caller_and_kept_before_the_retry(run: Run) -> None:
@@ -244,7 +252,7 @@ def test_the_attempts_are_counted_by_how_they_ended(run: Run) -> None:
     assert run.attempts == expected
 
 
-def test_the_metrics_cost_is_the_records_cost_and_nothing_is_left_under_way(run: Run) -> None:
+def test_the_ledger_the_metrics_and_the_records_agree_and_nothing_is_left_under_way(run: Run) -> None:
     for tenant in ("alone", "backed"):
         total = sum(
             int(record["decision"].get("cost_nano_usd", 0))
@@ -252,5 +260,7 @@ def test_the_metrics_cost_is_the_records_cost_and_nothing_is_left_under_way(run:
             if record["tenant_id"] == tenant
         )
         assert run.costs[tenant, tenant] == pytest.approx(total / 1e9, abs=1e-12)
+        *_, month = run.balances[tenant]
+        assert (month.spent, month.reserved) == (total, 0)
     assert set(run.in_flight.values()) == {0.0}
     assert run.open_calls == 0

@@ -1,4 +1,4 @@
-"""No request, however wrong, crashes the dispatcher, makes it hang, or draws an INTERNAL.
+"""No request, however wrong, crashes a service, makes it hang, or draws an INTERNAL.
 
 pytest -s tests/integration/test_fuzz.py               2,000 requests
 pytest -s -m full tests/integration/test_fuzz.py       20,000 requests
@@ -9,29 +9,54 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
-from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
+from pointsman.dispatcher.v1 import budget_pb2, chat_pb2, dispatcher_pb2, records_pb2
+from pointsman.scorer.v1 import scorer_pb2
 from tests import faults, fuzzing
 from tests.dispatchers import Caller, chat
-from tests.processes import ServiceProcess
+from tests.processes import SCORER_PORTS, ServiceProcess
 
 SECONDS = 20.0
 """For one request; the upstream answers at once, so that more is a hang."""
-METHODS = {
-    dispatcher_pb2.CompleteRequest: "Complete",
-    dispatcher_pb2.StreamCompleteRequest: "StreamComplete",
-    dispatcher_pb2.RouteRequest: "Route",
-}
+CHATTING = (dispatcher_pb2.CompleteRequest, dispatcher_pb2.StreamCompleteRequest, dispatcher_pb2.RouteRequest)
+
+
+DISPATCHER = (dispatcher_pb2, records_pb2, budget_pb2)
+SCORER = (scorer_pb2,)
 NEVER = {"INTERNAL", "UNKNOWN", "DEADLINE_EXCEEDED", "CANCELLED"}
 
 
-def seeds() -> list[Message]:
+def methods(modules: tuple[Any, ...]) -> dict[type[Message], tuple[str, bool]]:
+    """Path and whether it streams, by request type, of every method of every service of some protos."""
+    found = {}
+    for module in modules:
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                path = f"/{service.full_name}/{method.name}"
+                found[GetMessageClass(method.input_type)] = path, method.server_streaming
+    return found
+
+
+def scorer_seeds() -> list[Message]:
+    """Good requests to the scorer."""
+    turns = [
+        scorer_pb2.Turn(role=scorer_pb2.ROLE_SYSTEM, text="Be brief."),
+        scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text="What is a noble gas?"),
+    ]
+    one = scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=turns))
+    return [one, scorer_pb2.BatchScoreRequest(requests=[one, one]), scorer_pb2.ListScorersRequest()]
+
+
+def dispatcher_seeds() -> list[Message]:
     """Good requests that use every field of the chat surface."""
     full = chat("What is a noble gas?")
     full.messages.insert(
@@ -57,25 +82,39 @@ def seeds() -> list[Message]:
     full.metadata["k"] = "v"
     full.extra_body_json = '{"top_k": 5}'
     plain = chat("hello")
-    return [
-        kind(chat=conversation, **({} if kind is dispatcher_pb2.RouteRequest else {"labels": {"team": "search"}}))
-        for kind in METHODS
-        for conversation in (full, plain)
-    ]
+    chats: list[Any] = [kind(chat=conversation) for kind in CHATTING for conversation in (full, plain)]
+    for request in chats:
+        if not isinstance(request, dispatcher_pb2.RouteRequest):
+            request.labels["team"] = "search"
+    named: list[Message] = [kind() for kind in methods(DISPATCHER) if kind not in CHATTING]
+    for request in named:
+        for field in request.DESCRIPTOR.fields:
+            if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+                setattr(request, field.name, "alone" if field.name == "tenant_id" else "r-1")
+    return chats + named
 
 
-async def _fuzz(address: str, seed: int, count: int) -> Counter[str]:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A service to send requests to; the first seed is answered OK."""
+
+    process: ServiceProcess
+    modules: tuple[Any, ...]
+    seeds: list[Message]
+
+
+async def _fuzz(target: Target, seed: int, count: int) -> Counter[str]:
     ended = Counter[str]()
-    work = fuzzing.requests(seed, count, seeds())
-    async with Caller(address, "alone") as caller:
-        methods = {kind: f"/pointsman.dispatcher.v1.DispatcherService/{name}" for kind, name in METHODS.items()}
+    work = fuzzing.requests(seed, count, target.seeds)
+    async with Caller(target.process.grpc, "alone") as caller:
+        paths = methods(target.modules)
 
         async def send(kind: type[Message], data: bytes) -> str:
             # The bytes as they are: what is no message must be refused by the server.
-            path = methods[kind]
+            path, streams = paths[kind]
             channel: Any = caller.channel
             try:
-                if kind is dispatcher_pb2.StreamCompleteRequest:
+                if streams:
                     async for _ in channel.unary_stream(path)(data, metadata=caller.metadata, timeout=SECONDS):
                         pass
                 else:
@@ -94,42 +133,55 @@ async def _fuzz(address: str, seed: int, count: int) -> Counter[str]:
         async with asyncio.TaskGroup() as group:
             for _ in range(16):
                 group.create_task(worker())
-        answer = await caller.complete("hello")
-        assert answer.choices[0].content, "it answers as before"
+        good = target.seeds[0]
+        assert await send(type(good), good.SerializeToString()) == "OK", "it answers as before"
     return ended
 
 
 @pytest.fixture(scope="module")
-def dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
+def dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with (
         faults.faulty_upstream() as upstream,
         faults.start_dispatcher(tmp_path_factory.mktemp("fuzz"), upstream) as process,
     ):
-        yield process.wait_until_serving()
+        yield Target(process.wait_until_serving(), DISPATCHER, dispatcher_seeds())
 
 
-def _check(dispatcher: ServiceProcess, count: int, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[Target]:
+    with ServiceProcess("scorer_service", env=SCORER_PORTS) as process:
+        yield Target(process.wait_until_serving(), SCORER, scorer_seeds())
+
+
+def _check(target: Target, count: int, capsys: pytest.CaptureFixture[str]) -> None:
     seed = int(os.environ.get("POINTSMAN_FUZZ_SEED", "20261124"))
     started = time.monotonic()
-    ended = asyncio.run(_fuzz(dispatcher.grpc, seed, count))
+    ended = asyncio.run(_fuzz(target, seed, count))
     seconds = time.monotonic() - started
     with capsys.disabled():
         statuses = ", ".join(f"{status} {number}" for status, number in ended.most_common())
         print(f"\nfuzz: {count} requests in {seconds:.1f} s, seed {seed}: {statuses}")  # noqa: T201
     assert sum(ended.values()) == count
     assert ended["OK"] > count / 20, "a good part is accepted, or nothing behind the checks is tested"
-    assert dispatcher.returncode is None
-    wrong = [line for line in dispatcher.stderr if "internal error" in line or "Traceback" in line]
+    assert target.process.returncode is None
+    wrong = [line for line in target.process.stderr if "internal error" in line or "Traceback" in line]
     assert not wrong, wrong[0]
-    assert set(faults.samples(dispatcher, "requests_in_flight").values()) == {0.0}
 
 
 def test_no_request_crashes_the_dispatcher_or_draws_an_internal_error(
-    dispatcher: ServiceProcess, capsys: pytest.CaptureFixture[str]
+    dispatcher: Target, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _check(dispatcher, 2_000, capsys)
+    assert set(faults.samples(dispatcher.process, "requests_in_flight").values()) == {0.0}
+
+
+def test_no_request_crashes_the_scorer_or_draws_an_internal_error(
+    scorer: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _check(scorer, 1_000, capsys)
 
 
 @pytest.mark.full
-def test_no_request_of_many_does(dispatcher: ServiceProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    _check(dispatcher, 20_000, capsys)
+def test_no_request_of_many_does(dispatcher: Target, scorer: Target, capsys: pytest.CaptureFixture[str]) -> None:
+    for target in (dispatcher, scorer):
+        _check(target, 20_000, capsys)

@@ -1,5 +1,6 @@
 """Credentials against a real dispatcher: whose money a call spends, and that no secret is written anywhere."""
 
+import asyncio
 import contextlib
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from dispatcher_service.api_keys import new_key
 from pointsman.client import DispatcherClient, PointsmanCallError
+from pointsman.dispatcher.v1 import records_pb2
 from pointsman.runtime.status import RichStatus, decode
 from tests.dispatchers import Caller, start_dispatcher
 from tests.identities import AUDIENCE, ISSUER, Issuer, key_line
@@ -118,6 +120,34 @@ async def test_no_tenant_and_no_admin_can_act_as_another_tenant(dispatcher: Serv
     assert _spent(dispatcher) == before
 
 
+async def test_no_tenant_reads_judges_or_erases_what_is_anothers(address: str) -> None:
+    async with (
+        DispatcherClient(address, credential=DEFAULT.text) as owner,
+        DispatcherClient(address, credential=FIXED.text) as other,
+    ):
+        name = (await owner.complete("hello", request_id="owned")).request_id
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await owner.get_decision(name)
+                except PointsmanCallError as error:
+                    if error.code is not grpc.StatusCode.NOT_FOUND:
+                        raise
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+        for attempt in (other.get_decision(name), other.record_feedback(name, rating=0.0)):
+            with pytest.raises(PointsmanCallError) as caught:
+                await attempt
+            assert caught.value.code is grpc.StatusCode.NOT_FOUND
+        # The same request id under another tenant is another request.
+        assert (await other.complete("bye", request_id="owned")).content.endswith("says: bye")
+        with pytest.raises(PointsmanCallError) as caught:
+            await other.erase_tenant("default")
+        assert caught.value.code is grpc.StatusCode.PERMISSION_DENIED
+        assert await owner.get_decision(name)
+
+
 async def test_the_client_sends_its_credential_and_renews_it(address: str) -> None:
     tokens = iter([ISSUED.token(tenant="default"), ISSUED.token(tenant="default", exp=1000)])
     async with DispatcherClient(address, credential=lambda: next(tokens)) as client:
@@ -192,3 +222,14 @@ def test_no_credential_is_in_logs_metrics_or_the_decision_log(dispatcher: Servic
         written = response.read().decode() + "\n".join(dispatcher.stderr) + (folder / "decisions.jsonl").read_text()
     for secret in (DEFAULT.text, FIXED.text, STALE.text, ADMIN.text, "Bearer", "eyJ"):
         assert secret not in written
+
+
+async def test_a_tenant_erases_its_own_and_an_admin_whatever_is_named(address: str) -> None:
+    own, others = records_pb2.EraseTenantRequest(), records_pb2.EraseTenantRequest(tenant_id="default")
+    async with Caller(address, credential=FIXED.text) as tenant, Caller(address, credential=ADMIN.text) as admin:
+        await tenant.records.EraseTenant(own, metadata=tenant.metadata, timeout=10)
+        await admin.records.EraseTenant(others, metadata=admin.metadata, timeout=10)
+        for caller, request in ((tenant, others), (admin, own)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await caller.records.EraseTenant(request, metadata=caller.metadata, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

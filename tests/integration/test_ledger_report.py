@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher_service.ledger.contract import Charge, ChargeSource
-from dispatcher_service.ledger.opening import open_ledger
+from dispatcher_service.ledger.opening import default_url, open_ledger
 from dispatcher_service.ledger.redis import connect
 from pointsman import cli
 from tests.ledgers import attempt, granted
@@ -187,6 +188,18 @@ def test_what_cannot_be_reported_is_refused_in_one_line(
     err = capsys.readouterr().err
     assert complaint in err
     assert len(err.splitlines()) == 1
+
+
+def test_without_a_url_it_is_the_dispatchers_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DISPATCHER_LEDGER", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert cli.main(["ledger", "report"]) == 2
+    assert "ledger.sqlite: no such file" in capsys.readouterr().err
+    _spend(default_url(os.environ), [("acme", "big", 100, ChargeSource.REPORTED)])
+    assert cli.main(["ledger", "report"]) == 0
+    assert "acme" in capsys.readouterr().out
 
 
 def test_a_ledger_that_does_not_add_up_is_said_to(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:

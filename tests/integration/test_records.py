@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
-from dispatcher_service.decision_log_otlp import OtlpLines
+from dispatcher_service.records.decision_log_otlp import OtlpLines
 from pointsman.client import DispatcherClient, PointsmanCallError, Preference
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
 from pointsman.runtime.status import decode
@@ -54,18 +55,32 @@ def ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
+def log(ledger: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The decision log, which both replicas append to."""
+    return tmp_path_factory.mktemp("log") / "decisions.jsonl"
+
+
+@pytest.fixture(scope="module")
 def replicas(
-    ledger: str, scorer: ServiceProcess, upstream: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
+    ledger: str, log: Path, scorer: ServiceProcess, upstream: OpenAIServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[ServiceProcess]]:
-    folders = [tmp_path_factory.mktemp("replica") for _ in range(2)]
     processes = [
         start_dispatcher(
-            folder, scorer=scorer.grpc, upstream=upstream.base_url, tenants=TENANTS, DISPATCHER_LEDGER=ledger
+            tmp_path_factory.mktemp("replica"),
+            scorer=scorer.grpc,
+            upstream=upstream.base_url,
+            tenants=TENANTS,
+            environment={"DISPATCHER_LEDGER": ledger, "DISPATCHER_DECISION_LOG": str(log)},
         )
-        for folder in folders
+        for _ in range(2)
     ]
     with processes[0] as one, processes[1] as two:
         yield [one.wait_until_serving(), two.wait_until_serving()]
+
+
+def _lines(log: Path) -> list[dict[str, Any]]:
+    """The whole lines so far."""
+    return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def _decision(caller: Caller, request_id: str) -> records_pb2.GetDecisionResponse:
@@ -167,7 +182,7 @@ async def test_any_replica_says_why_a_request_was_weak(replicas: list[ServicePro
     assert [message.text for message in found.record.text.messages] == ["why? write to [email]"]
 
 
-async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[ServiceProcess]) -> None:
+async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[ServiceProcess], log: Path) -> None:
     async with Caller(replicas[0].grpc) as one, Caller(replicas[1].grpc) as two:
         await one.complete("rate me", request_id="rated")
         await _eventually_decided(two, "rated")
@@ -178,6 +193,12 @@ async def test_feedback_is_kept_with_its_request_and_logged(replicas: list[Servi
                 timeout=10,
             )
         assert (await _decision(one, "rated")).record.feedback.preference == decision_pb2.PREFERENCE_OTHER
+    for _ in eventually():
+        rated = [line for line in _lines(log) if line["request_id"] == "rated"]
+        if len(rated) == 3:
+            break
+    assert [line["kind"] for line in rated] == ["RECORD_KIND_DECISION", *["RECORD_KIND_FEEDBACK"] * 2]
+    assert (rated[1]["rating"], rated[2]["preference"]) == (1.0, "PREFERENCE_OTHER")
 
 
 async def test_feedback_becomes_training_data(replicas: list[ServiceProcess], ledger: str, tmp_path: Path) -> None:

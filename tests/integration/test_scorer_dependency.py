@@ -1,12 +1,14 @@
 """The dispatcher's scorers as real processes: replicas that die, canaries, TLS, and the one in its own process."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dispatcher_service.catalogue import Canary, ScorerEndpoint, ScorerTarget
+from dispatcher_service.scorer_targets import Canary, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorers import MAIN, assigned
 from pointsman.client import Message, Role, ScorerClient
 from tests.dispatchers import Caller, start_dispatcher
@@ -59,6 +61,26 @@ async def test_one_of_two_replicas_is_killed_under_traffic_and_every_call_still_
         assert min(shares) > 0.3 * sum(shares), "both were asked, in turn"
         assert len(predicted) > before + 10, "answers keep coming"
         assert all(predicted)
+
+
+@pytest.mark.full
+async def test_a_replica_that_hangs_without_a_word_is_soon_left_out(tmp_path: Path, upstream: OpenAIServer) -> None:
+    with (
+        ServiceProcess("scorer_service", env=SCORER_PORTS) as one,
+        ServiceProcess("scorer_service", env=SCORER_PORTS) as two,
+        start_dispatcher(tmp_path, scorer=f"ipv4:{one.grpc},{two.grpc}", upstream=upstream.base_url) as dispatcher,
+    ):
+        async with Caller(dispatcher.wait_until_serving().grpc) as caller:
+            assert (await caller.route("hello")).HasField("win_probability")
+            os.kill(one.pid, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(60):
+                    in_a_row = 0
+                    while in_a_row < 40:
+                        predicted = (await caller.route("hello")).HasField("win_probability")
+                        in_a_row = in_a_row + 1 if predicted else 0
+            finally:
+                os.kill(one.pid, signal.SIGCONT)
 
 
 async def test_a_canary_serves_its_tenants_and_an_embedded_scorer_gives_the_services_numbers(

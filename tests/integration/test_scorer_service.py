@@ -16,7 +16,7 @@ from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.status import RichStatus, decode
 from pointsman.scorer.v1 import scorer_pb2
 from pointsman.scorer.v1.scorer_pb2_grpc import ScorerServiceStub
-from scorer_service.metrics import METHODS, REASONS, SKIP_CAUSES, STATUSES
+from scorer_service.metrics import METHODS, REASONS, SKIP_CAUSES, STATUSES, TENTHS
 from scorer_service.scorer import ConversationScorer, open_scorer
 from tests.artifacts import MIDDLE, STRONG, WEAK, WORDS, user, write
 from tests.processes import ServiceProcess, scorer
@@ -304,6 +304,7 @@ async def test_metrics_count_what_was_done_with_closed_label_sets(artifacts: dic
     assert samples["truncated_total", "one"] == 1
     assert samples["pair_mismatch_total", "one"] == 3
     assert samples["win_probability_count", "one"] == 3 + len(TEXTS)
+    assert sum(value for key, value in samples.items() if key[0] == "reference_tenth_total") == 3 + len(TEXTS)
     assert samples["queue_seconds_count", "one"] == 3 + len(TEXTS)
     # "hello" is three times 3 tokens; the texts are 13, 3, 20, 4 and, cut to the window, 32.
     assert samples["tokens_sum", "one"] == 3 * 3 + 13 + 3 + 20 + 4 + 32
@@ -319,6 +320,7 @@ async def test_metrics_count_what_was_done_with_closed_label_sets(artifacts: dic
         "status": set(STATUSES),
         "reason": set(REASONS),
         "cause": set(SKIP_CAUSES),
+        "tenth": set(TENTHS),
         "scorer": {"one"},
         "version": {version},
         "router_kind": {"static"},

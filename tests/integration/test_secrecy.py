@@ -255,3 +255,37 @@ async def test_a_tenant_that_has_not_opted_in_leaves_no_prompt_in_the_store(
                 )
                 assert gone.erased_items >= 2  # its conversation and its record
             assert dispatcher.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+async def test_an_erased_prompt_is_in_no_file_any_more(kind: str, upstream: OpenAIServer, tmp_path: Path) -> None:
+    async with _ledger(kind, tmp_path) as (url, stored):
+        starting = start_dispatcher(
+            tmp_path,
+            scorer="127.0.0.1:1",
+            upstream=upstream.base_url,
+            tenants={"default": "log_text = true"},
+            environment={"DISPATCHER_LEDGER": url},
+        )
+        with starting as dispatcher:
+            async with Caller(dispatcher.wait_until_serving().grpc) as caller:
+                request = dispatcher_pb2.CompleteRequest(chat=_chat("hello"), conversation_id="c")
+                await caller.stub.Complete(request, metadata=caller.metadata, timeout=10)
+                await _until(stored, holds=True)
+                await caller.records.EraseConversation(
+                    records_pb2.EraseConversationRequest(conversation_id="c"), metadata=caller.metadata, timeout=10
+                )
+            if kind == "redis":
+                # A server's append-only file forgets when it is rewritten, as the README says.
+                client = redis.asyncio.Redis.from_url(url)
+                await client.bgrewriteaof()
+                await client.aclose()
+            await _until(stored, holds=False)
+
+
+async def _until(stored: Callable[[], Awaitable[bytes]], *, holds: bool) -> None:
+    for _ in range(250):
+        if (PROMPT.encode() in await stored()) is holds:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"the prompt is {'not ' if holds else ''}there")

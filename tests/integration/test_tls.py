@@ -1,5 +1,6 @@
 """Both services behind TLS with certificates of our own, replaced while they serve."""
 
+import asyncio
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,15 @@ import grpc
 import grpc.aio
 import pytest
 
-from pointsman.client import ClientTls, DispatcherClient, Message, PointsmanCallError, Role, ScorerClient
+from pointsman.client import (
+    ClientTls,
+    DispatcherClient,
+    Message,
+    PointsmanCallError,
+    Role,
+    ScorerClient,
+    SyncDispatcherClient,
+)
 from tests.dispatchers import start_dispatcher
 from tests.identities import Authority
 from tests.openai_server import OpenAIServer, openai_server_thread
@@ -68,6 +77,12 @@ async def test_a_new_certificate_is_served_without_a_restart_while_calls_go_on(a
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
 
+def _complete(address: str, tls: ClientTls) -> str:
+    """The content that the client without asyncio is answered."""
+    with SyncDispatcherClient(address, tls=tls) as client:
+        return client.complete("hello").content
+
+
 async def test_a_client_certificate_names_the_tenant_and_none_opens_no_door(
     tmp_path: Path, authority: Authority, upstream: OpenAIServer
 ) -> None:
@@ -81,6 +96,7 @@ async def test_a_client_certificate_names_the_tenant_and_none_opens_no_door(
         address = process.wait_until_serving().grpc
         async with DispatcherClient(address, tls=client_tls(authority, "spiffe://mesh/fixed")) as client:
             assert (await client.complete("hello")).decision.alpha is None
+        assert await asyncio.to_thread(_complete, address, client_tls(authority, "spiffe://mesh/fixed"))
         async with DispatcherClient(
             address, tenant="default", tls=client_tls(authority, "spiffe://mesh/fixed"), timeout=10
         ) as client:

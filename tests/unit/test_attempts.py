@@ -5,11 +5,18 @@ import dataclasses
 import pytest
 
 from dispatcher_service.booking import Book
-from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy, ScorerTarget
+from dispatcher_service.budget import Limit, OnExhausted, Period
+from dispatcher_service.catalogue import Catalogue, Deployment, FixedAlpha, Model, RetryPolicy
 from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.dispatch import Dispatcher, Finished, Started
 from dispatcher_service.drains import Drains
-from dispatcher_service.errors import UpstreamError, UpstreamRateLimited, UpstreamRejected, UpstreamUnavailable
+from dispatcher_service.errors import (
+    BudgetExhausted,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.gates import Gates
 from dispatcher_service.identity import OPEN
@@ -17,6 +24,7 @@ from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.routing import Reason, Tier
+from dispatcher_service.scorer_targets import ScorerTarget
 from tests.fakes import FakeObserver, FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_PRICE, WEAK_PRICE, policy, request
 from tests.unit.test_gates import Seen
@@ -92,8 +100,15 @@ async def test_a_fallback_model_of_the_same_tier_answers_and_is_billed_at_its_ow
     answer = await bench.dispatcher.complete(request())
     assert (answer.choice.model, answer.choice.decision.tier) == ("spare", Tier.STRONG)
     assert answer.choice.decision.reason is Reason.FALLBACK
+    assert (answer.choice.instead_of, answer.bill.attempts) == ("big", 3)
     # FakeUpstream reports 1000 input and 100 output tokens.
     assert answer.bill.cost == 1000 * 1 + 100 * 2
+
+
+async def test_a_fallback_that_the_tenant_does_not_allow_never_sees_its_prompt() -> None:
+    bench = Bench(*BIG, allowed_models=frozenset({"big", "small"}))
+    assert (await bench.dispatcher.complete(request())).choice.model == "small"
+    assert bench.upstream.deployments == ["big-1", "big-2", "small-1"]
 
 
 async def test_the_other_tier_answers_last_where_the_policy_allows_it() -> None:
@@ -102,6 +117,27 @@ async def test_the_other_tier_answers_last_where_the_policy_allows_it() -> None:
     assert (answer.choice.model, answer.choice.decision.tier) == ("small", Tier.WEAK)
     with pytest.raises(UpstreamUnavailable, match="spare-1"):
         await Bench(*failing, fallback_to_other_tier=False).dispatcher.complete(request())
+
+
+async def test_a_stand_in_without_money_is_passed_over_and_the_caller_told_of_the_failure() -> None:
+    # The weak model's worst case: some 300 prompt tokens at 1 and 100 answer tokens at 2 nano-USD; the strong one's ten
+    # times that.
+    limits = (Limit(Period.HOUR, 1_000),)
+    chat = dataclasses.replace(request().chat, max_tokens=100)
+    weak: dict[str, object] = {"dial": FixedAlpha(0.95), "limits": limits, "on_exhausted": OnExhausted.REJECT}
+    bench = Bench(broken("small-1"), **weak)  # type: ignore[arg-type]
+    with pytest.raises(UpstreamUnavailable, match="small-1"):
+        await bench.dispatcher.complete(request(chat=chat))
+    assert bench.upstream.deployments == ["small-1"]
+    rich = Bench(broken("small-1"), **weak | {"limits": (Limit(Period.HOUR, 10_000),)})  # type: ignore[arg-type]
+    assert (await rich.dispatcher.complete(request(chat=chat))).choice.model == "big"
+
+
+async def test_the_chosen_model_without_money_is_the_callers_to_know() -> None:
+    chat = dataclasses.replace(request().chat, max_tokens=100)
+    poor = Bench(limits=(Limit(Period.HOUR, 1_000),), on_exhausted=OnExhausted.REJECT)
+    with pytest.raises(BudgetExhausted):
+        await poor.dispatcher.complete(request(chat=chat))
 
 
 async def test_in_a_tool_loop_only_the_models_own_deployments_are_tried() -> None:
@@ -163,3 +199,39 @@ async def test_a_stream_that_nobody_reads_further_frees_its_place() -> None:
     await anext(events)
     await events.aclose()
     assert (bench.seen.began, bench.seen.ended) == (1, [AttemptResult.CANCELLED])
+
+
+# The prompt is at most 14 bytes, 256 tokens of template and 16 around the message; the request bounds its answer.
+SMALL = dataclasses.replace(request().chat, max_tokens=100)
+STRONG_WORST, WEAK_WORST = 286 * 10 + 100 * 20, 286 * 1 + 100 * 2
+
+
+def costly(name: str) -> UpstreamError:
+    """It broke after it may have worked: billed at the estimate, which is 4 tokens of prompt and none of an answer."""
+    return UpstreamUnavailable(name, "broke", may_be_billed=True)
+
+
+async def test_a_retry_asks_the_ledger_again_and_finds_less() -> None:
+    """There is room for one strong attempt: what the first one cost is missing at the second."""
+    bench = Bench(costly("big-1"), limits=(Limit(Period.DAY, STRONG_WORST),))
+    answer = await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["big-1", "small-1"]
+    assert (answer.choice.model, answer.choice.decision.reason) == ("small", Reason.BUDGET_DEGRADED)
+    # The bill holds what the failed attempt cost, and says so.
+    assert answer.bill.cost == 4 * 10 + 1000 * 1 + 100 * 2
+    assert [(one.model, one.cost) for one in bench.outcomes[0].attempts] == [("big", 40), ("small", 1200)]
+
+
+async def test_a_retry_without_room_is_refused_where_the_policy_says_so() -> None:
+    bench = Bench(costly("big-1"), limits=(Limit(Period.DAY, STRONG_WORST),), on_exhausted=OnExhausted.REJECT)
+    with pytest.raises(BudgetExhausted) as caught:
+        await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["big-1"]
+    assert caught.value.cost == 40, "what was spent before is told"
+
+
+async def test_a_strong_fallback_without_room_leaves_the_weak_models_own_failure() -> None:
+    bench = Bench(broken("small-1"), limits=(Limit(Period.DAY, WEAK_WORST),), dial=FixedAlpha(1.0))
+    with pytest.raises(UpstreamUnavailable, match="small-1"):
+        await bench.dispatcher.complete(request(chat=SMALL))
+    assert bench.upstream.deployments == ["small-1"]

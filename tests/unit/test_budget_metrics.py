@@ -8,12 +8,13 @@ from prometheus_client import CollectorRegistry
 from dispatcher_service import budget
 from dispatcher_service.budget import Limit, Period
 from dispatcher_service.budget_metrics import BudgetMetrics
-from dispatcher_service.catalogue import Catalogue, ScorerTarget
+from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.identity import OPEN
 from dispatcher_service.ledger.contract import Balance, Balances, Overrun, OverrunCause, Reservation
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.metrics import MAX_TENANT_LABELS, OTHER
 from dispatcher_service.pacing_state import Integrator
+from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.upkeep import Upkeep
 from tests.ledgers import NOON, ManualClock, attempt, charge, granted
 from tests.unit.test_dispatch import policy

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher_service.decision_log import FileLines
+from dispatcher_service.records.decision_log import FileLines
 
 
 class Files:
@@ -63,6 +63,21 @@ def test_closed_files_are_deleted_when_their_time_is_over(tmp_path: Path) -> Non
         os.utime(files.path, (files.now, files.now))
     # Lines came at 60, 120 and 180 seconds. At 180 the file with the first was 120 old, the one with the second 60.
     assert len(files.closed()) == 1
+    lines.close()
+
+
+def test_what_is_due_is_done_without_lines_too(tmp_path: Path) -> None:
+    files = Files(tmp_path, max_age=60, keep=100)
+    lines = files.open()
+    lines.write(["x"])
+    os.utime(files.path, (files.now, files.now))
+    files.now += 61
+    lines.tend()
+    assert len(files.closed()) == 1
+    assert files.path.read_text() == ""
+    files.now += 61
+    lines.tend()
+    assert files.closed() == []
     lines.close()
 
 

@@ -12,7 +12,6 @@ from dispatcher_service.catalogue import (
     FixedAlpha,
     Model,
     OnScorerFailure,
-    ScorerTarget,
     StrongCallShare,
     TenantPolicy,
 )
@@ -36,6 +35,7 @@ from dispatcher_service.outcome import Outcome
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
+from dispatcher_service.scorer_targets import ScorerTarget
 from tests.fakes import FakeObserver, FakeScorer, FakeUpstream, Unobserved
 
 STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher_service import booking
 from dispatcher_service.booking import Book
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import OnLedgerFailure, StrongCallShare
@@ -198,6 +199,21 @@ async def test_a_tenant_may_be_served_without_a_ledger_and_is_charged_once_it_is
     )
     spent, _ = await account(bench)
     assert spent == (WEAK_COST if model == "small" else STRONG_COST)
+
+
+async def test_no_more_is_served_without_a_ledger_than_can_be_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(booking, "MOST_PENDING", 2)
+    ledger = Awkward()
+    ledger.away = True
+    bench = Bench(FakeScorer(0.9), ledger=ledger, on_ledger_failure=OnLedgerFailure.SERVE)
+    served = [asyncio.ensure_future(bench.dispatcher.complete(request())) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    with pytest.raises(LedgerUnavailable, match="2 charges wait"):
+        await bench.dispatcher.complete(request())
+    ledger.away = False
+    await asyncio.gather(*served)
+    spent, _ = await account(bench)  # what was reserved, with its answer lost, was not started, and will expire
+    assert spent == 2 * STRONG_COST
 
 
 async def test_weak_without_a_ledger_is_no_way_out_of_a_tool_loop() -> None:

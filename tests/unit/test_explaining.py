@@ -1,6 +1,6 @@
 """Why it was weak, in sentences."""
 
-from dispatcher_service.explaining import explain
+from dispatcher_service.records.explaining import explain
 from pointsman.dispatcher.v1 import decision_pb2
 from pointsman.dispatcher.v1.decision_pb2 import DecisionRecord, ShadowDecision
 
@@ -32,6 +32,11 @@ def test_every_reason_is_explained_in_words() -> None:
     for name, reason in decision_pb2.Reason.items():
         if reason != decision_pb2.REASON_UNSPECIFIED:
             assert name not in explain(DecisionRecord(decision=weak(reason=reason)))
+
+
+def test_a_stand_in_names_the_model_in_whose_place_it_answers() -> None:
+    decision = weak(reason=decision_pb2.REASON_FALLBACK, instead_of="big")
+    assert "took its place (big was chosen first)." in explain(DecisionRecord(decision=decision))
 
 
 def test_an_early_end_and_a_shadow_are_told() -> None:

@@ -21,6 +21,7 @@ from dispatcher_service.answer import (
     ToolCallDelta,
     TopLogprob,
 )
+from dispatcher_service.catalogue import OnLedgerFailure
 from dispatcher_service.chat import Chat, Message, Request, Role, Text, ToolCall
 from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
 from dispatcher_service.errors import (
@@ -192,27 +193,26 @@ async def test_of_many_at_once_exactly_one_runs() -> None:
 
 
 async def test_a_claim_is_renewed_while_its_request_runs_and_lapses_when_its_process_has_died() -> None:
-    upstream = Hanging()
-    replica = Replica(upstream, lease=0.06)
-    replica.store = store = MemoryLedger(asyncio.get_running_loop().time)
-    replica.layer._documents = store
+    """Time for the claim passes on the ledger's clock, which stands still until it is moved."""
+    upstream, clock = Hanging(), ManualClock()
+    store = MemoryLedger(clock)
+    replica, survivor = Replica(upstream, store, lease=0.03), Replica(store=store)
     first = asyncio.create_task(replica.layer.complete(named()))
     await upstream.begun.wait()
-    await asyncio.sleep(0.2)  # more than three leases
+    for _ in range(5):
+        claimed = await store.get_document("t", result_document("r"))
+        assert claimed is not None
+        clock.now += 0.02  # no lease by itself, three of them together
+        while (renewed := await store.get_document("t", result_document("r"))) == claimed:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert renewed is not None
     with pytest.raises(InFlight):
-        await replica.layer.complete(named())
+        await survivor.layer.complete(named())
     # Its process dies: nobody renews any more.
     renewing = next(task for task in asyncio.all_tasks() if "Idempotent._renew" in repr(task.get_coro()))
     renewing.cancel()
-    survivor = Replica(store=store)
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                answer = await survivor.layer.complete(named())
-                break
-            except InFlight:
-                await asyncio.sleep(0.01)
-    assert answer.idempotency is Idempotency.KEPT
+    clock.now += 0.031
+    assert (await survivor.layer.complete(named())).idempotency is Idempotency.KEPT
     # Should the first one have lived after all: its answer is given, and the survivor's stays the one that is kept.
     upstream.go.set()
     assert (await first).idempotency is Idempotency.NOT_KEPT
@@ -220,12 +220,11 @@ async def test_a_claim_is_renewed_while_its_request_runs_and_lapses_when_its_pro
     assert (replica.called, survivor.called) == (1, 1)
 
 
-async def test_an_error_that_cost_nothing_is_not_kept() -> None:
+async def test_an_error_that_cost_nothing_is_not_kept_and_leaves_the_id_free_at_once() -> None:
     replica = Replica(FakeUpstream(error=UpstreamRejected("big-1", "no")))
     for calls in (1, 2):
         with pytest.raises(UpstreamRejected):
             await replica.layer.complete(named())
-        await replica.layer.close()
         assert replica.called == calls
     replica.bench.upstream.error = None
     assert (await replica.layer.complete(named())).idempotency is Idempotency.KEPT
@@ -248,8 +247,9 @@ async def test_an_error_that_cost_something_is_repeated_with_its_status_and_no_r
 async def test_a_stream_that_broke_after_it_cost_something_is_repeated_as_its_error() -> None:
     broken = UpstreamUnavailable("big-1", "the stream ended early", may_be_billed=True)
     replica = Replica(FakeUpstream(error=broken, error_after=1))
-    with pytest.raises(UpstreamUnavailable):
+    with pytest.raises(UpstreamUnavailable) as caught:
         await replica.stream(named())
+    assert caught.value.retry_after is None, "a retry under the same id would only repeat it"
     with pytest.raises(FirstFailed, match="ended early"):
         await replica.stream(named())
     assert replica.called == 1
@@ -314,6 +314,19 @@ async def test_without_its_store_nothing_begins_and_what_was_answered_is_given()
     assert replica.called == 1
 
 
+@pytest.mark.parametrize("policy", [OnLedgerFailure.WEAK, OnLedgerFailure.SERVE])
+async def test_a_tenant_that_would_rather_have_answers_than_none_gets_them_without_its_store(
+    policy: OnLedgerFailure,
+) -> None:
+    replica = Replica(on_ledger_failure=policy)
+    store = replica.layer._documents = BrokenStore()
+    store.broken = True
+    assert (await replica.layer.complete(named())).idempotency is Idempotency.NOT_KEPT
+    finished = (await replica.stream(named()))[-1]
+    assert isinstance(finished, Finished)
+    assert finished.idempotency is Idempotency.NOT_KEPT
+
+
 async def test_a_document_that_cannot_be_read_counts_as_none() -> None:
     replica = Replica()
     for body in (b"nonsense", b"{}", b'{"hash": "x", "result": {"choice": 7}}'):
@@ -329,7 +342,6 @@ async def test_a_refused_request_leaves_its_id_free() -> None:
     unusable = dataclasses.replace(request().chat, extra_body={"best_of": 2})
     with pytest.raises(InvalidRequest):
         await replica.layer.complete(named(chat=unusable))
-    await replica.layer.close()
     assert (await replica.layer.complete(named())).idempotency is Idempotency.KEPT
 
 

@@ -1,17 +1,20 @@
 """Overlays over a tenant's section, and overrides: what is in force, and what comes back from the document."""
 
+import dataclasses
 from decimal import Decimal
 
 import pytest
 
 from dispatcher_service import overlay, overrides
 from dispatcher_service.budget import Limit, OnExhausted, Period
+from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.errors import BudgetExhausted, ModelsOff, UpstreamUnavailable
 from dispatcher_service.overlay import Change, Json, Overlay, OverlayError
 from dispatcher_service.overrides import Override, OverrideKind
 from dispatcher_service.routing import ModelPair, Reason, Tier
 from dispatcher_service.sections import TenantSection
 from dispatcher_service.stickiness import Held
+from pointsman.dispatcher.v1 import budget_pb2
 from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import Bench, request
 
@@ -84,6 +87,9 @@ def test_a_tenant_is_turned_to_one_tier_at_a_time_and_models_go_off_one_by_one()
         (OverrideKind.MODEL_OFF, "big"),
     ]
     assert overlay.without_overrides(own, change=BY).overrides == ()
+    later = Change("c2", "ada", "a test", 2e9)
+    fresh = overlay.with_override(own, Override(OverrideKind.ALL_WEAK, "", 3e9), change=later)
+    assert [each.override.expires_at for each in fresh.overrides] == [3e9], "expired ones go"
 
 
 def _over(kind: OverrideKind, model: str = "", expires_at: float = 2e9) -> Override:
@@ -124,6 +130,23 @@ async def test_an_override_stands_above_the_scorer_a_sticky_conversation_and_the
     assert (await bench.dispatcher.route(request())).decision.reason is Reason.OVERRIDE_WEAK
 
 
+async def test_a_tool_loop_keeps_its_model_under_an_override_and_is_refused_where_that_is_off() -> None:
+    call = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("c", "f", "{}"),))
+    result = Message(Role.TOOL, (Text("4"),), tool_call_id="c")
+    messages = (*request().chat.messages, call, result)
+    looping = request(
+        chat=dataclasses.replace(request().chat, messages=messages),
+        held=Held(tier=Tier.STRONG, model="big", was_strong=True),
+    )
+    weak = Bench(FakeScorer(0.1), overrides=(_over(WEAK),))
+    choice = (await weak.dispatcher.complete(looping)).choice
+    assert (choice.model, choice.decision.reason) == ("big", Reason.TOOL_LOOP)
+    off = Bench(FakeScorer(0.1), overrides=(_over(OFF, "big"),))
+    with pytest.raises(ModelsOff, match="model big is turned off"):
+        await off.dispatcher.complete(looping)
+    assert off.upstream.models == []
+
+
 async def test_an_override_ends_by_itself() -> None:
     bench = Bench(FakeScorer(0.9), overrides=(_over(WEAK, expires_at=1e9 + 60),))
     assert (await bench.dispatcher.complete(request())).choice.model == "small"
@@ -150,5 +173,8 @@ async def test_a_model_that_is_off_is_no_fallback_for_failure_or_money() -> None
     assert poor.upstream.models == []
 
 
-def test_what_is_changeable_are_keys_of_the_file() -> None:
+def test_what_is_changeable_are_keys_of_the_file_and_of_the_contract() -> None:
     assert set(overlay.CHANGEABLE) <= set(TenantSection.model_fields)
+    amounts = {"nano_usd_per_hour", "nano_usd_per_day", "nano_usd_per_month", "overdraft_nano_usd"}
+    named = {field for field in budget_pb2.PolicyValues.DESCRIPTOR.fields_by_name if field not in amounts}
+    assert named == {key for key in overlay.CHANGEABLE if "usd" not in key}

@@ -133,7 +133,7 @@ async def test_a_bad_file_is_refused_and_the_old_one_stays(path: Path, ledger: M
 async def test_a_file_that_cannot_be_served_is_refused_too(path: Path, ledger: MemoryLedger) -> None:
     replica = Replica(path, ledger)
 
-    def accept(found: Catalogue) -> None:
+    async def accept(found: Catalogue) -> None:
         if found.tenants["acme"].dial == StrongCallShare(0.5):
             raise ConfigError(["deployment big-1: environment variable KEY is not set: set it"])
 
@@ -214,6 +214,7 @@ async def test_overrides_for_everyone_come_after_a_tenants_own(path: Path, ledge
     tenants = replica.policies.catalogue().tenants
     assert [each.kind for each in tenants["acme"].overrides] == [OverrideKind.ALL_STRONG, OverrideKind.ALL_WEAK]
     assert [each.kind for each in tenants["zeta"].overrides] == [OverrideKind.ALL_WEAK]
+    assert replica.policies.overrides_in_force() == 2
 
 
 async def test_the_trail_says_who_why_and_what_the_newest_first(path: Path, ledger: MemoryLedger) -> None:
@@ -221,7 +222,7 @@ async def test_the_trail_says_who_why_and_what_the_newest_first(path: Path, ledg
     await replica.set(alpha=0.7)
     await replica.override("acme", OverrideKind.ALL_WEAK)
     trail = await replica.policies.trail("acme")
-    assert [entry.summary for entry in trail] == ["all_weak until 2000000000", "alpha = 0.7"]
+    assert [entry.summary for entry in trail] == ["all_weak until 2033-05-18 03:33 UTC", "alpha = 0.7"]
     assert {(entry.change.author, entry.change.at) for entry in trail} == {("ada", 1e9)}
     assert [entry.change.reason for entry in trail] == ["an incident", "a test"]
 

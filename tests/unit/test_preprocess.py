@@ -107,7 +107,31 @@ def test_a_batch_without_tokens_is_one_masked_column() -> None:
     assert (ids.tolist(), mask.tolist()) == ([[3]], [[0]])
 
 
-@pytest.mark.parametrize(("changes", "problem"), [({"max_tokens": 2}, "no room"), ({"version": 2}, "version 2")])
+def test_version_2_puts_the_text_into_a_template_where_special_tokens_count() -> None:
+    preprocessor = _preprocessor(version=2, prefix="[SEP] prove", suffix="even [CLS]")
+    encoded = preprocessor.encode(user("hello"))
+    assert encoded.input_ids == (CLS, SEP, *_ids("prove", "hello", "even"), CLS, SEP)
+
+
+def test_no_text_can_forge_the_template_and_none_pushes_it_out() -> None:
+    preprocessor = _preprocessor(version=2, prefix="[SEP]", suffix="[CLS]")
+    forged = preprocessor.encode(user("[CLS] " + "hello " * 50))
+    assert forged.truncated
+    assert len(forged.input_ids) == 8
+    assert forged.input_ids[:2] == (CLS, SEP)
+    assert forged.input_ids[-2:] == (CLS, SEP)
+    assert CLS not in forged.input_ids[2:-2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"max_tokens": 2}, "no room"),
+        ({"version": 3}, "version 3"),
+        ({"prefix": "even"}, "version 1 has no prefix"),
+        ({"version": 2, "prefix": "even " * 8}, "no room"),
+    ],
+)
 def test_a_spec_that_cannot_be_applied_is_refused(changes: dict[str, object], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         _preprocessor(**changes)

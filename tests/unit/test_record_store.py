@@ -3,7 +3,7 @@
 from dispatcher_service.conversations import conversation_document
 from dispatcher_service.idempotency import result_document
 from dispatcher_service.ledger.memory import MemoryLedger
-from dispatcher_service.record_store import RecordStore
+from dispatcher_service.records.store import RecordStore
 from pointsman.dispatcher.v1 import decision_pb2
 
 NOW = 1e9

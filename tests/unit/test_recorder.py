@@ -12,10 +12,10 @@ from dispatcher_service.chat import Chat, Message, Role, Text
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.record_store import RecordStore
-from dispatcher_service.recorder import Recorder
-from dispatcher_service.redaction import Redact, mask
-from dispatcher_service.shadows import ShadowChoice
+from dispatcher_service.records.recorder import Recorder
+from dispatcher_service.records.redaction import Redact, mask
+from dispatcher_service.records.shadows import ShadowChoice
+from dispatcher_service.records.store import RecordStore
 from pointsman.dispatcher.v1 import decision_pb2
 from tests.fakes import FakeScorer
 from tests.unit.test_dispatch import Bench, request
@@ -37,6 +37,9 @@ class ListLines:
         if self.error is not None:
             raise self.error
         self.lines += lines
+
+    def tend(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

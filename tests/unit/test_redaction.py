@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from dispatcher_service import redaction
+from dispatcher_service.records import redaction
 
 # Split, so that no scanner takes them for real ones.
 OPENAI = "sk-" + "proj-abcDEF0123456789abcDEF0123456789"

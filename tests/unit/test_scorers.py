@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from dispatcher_service.breaker import BreakerState
-from dispatcher_service.catalogue import Canary, ScorerEndpoint, ScorerTarget
 from dispatcher_service.chat import Chat, Message, Role, Text
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.routing import ModelPair
+from dispatcher_service.scorer_targets import Canary, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorers import LEFT_ALONE, MAIN, NoPrediction, Scorers, assigned
 from tests.fakes import QUANTILES
 from tests.processes import ROOT

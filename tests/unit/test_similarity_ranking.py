@@ -104,6 +104,17 @@ def test_an_export_serves_the_numbers_of_training_for_every_model(encoder: Encod
     battles.assert_served(router, export.write(router, provenance, tmp_path / "sw"))
 
 
+def test_a_small_ranking_keeps_every_labelled_prompt_and_gives_them_their_share() -> None:
+    material = battles.material()
+    config = fit_sw.Config(prompts=50, labelled_share=0.25)
+    kept = fit_sw._kept(material, config)
+    assert kept.sum() == 50 + 240
+    assert kept[-240:].all()
+    wins = fit_sw._weighted_wins(material, config, material.split(kept))
+    assert wins[50:].sum() / wins.sum() == pytest.approx(0.25, abs=1e-4)
+    assert fit_sw._kept(material, fit_sw.Config()).all()
+
+
 @shared_data.needed
 def test_the_shared_data_hold_far_more_than_fifty_thousand_battles() -> None:
     found = many_models.read(shared_data.FOLDER, None, (STRONG_MODEL, WEAK_MODEL))

@@ -32,6 +32,19 @@ def edit(change: Callable[[dispatcher_pb2.CompleteRequest], object]) -> dispatch
 
 
 TEXT = chat_pb2.ContentPart(text="42")
+CUSTOM = chat_pb2.CustomTool(text=chat_pb2.TextFormat())
+BNF = chat_pb2.CustomTool(grammar=chat_pb2.Grammar(syntax="bnf", definition="s"))
+ALLOWED = chat_pb2.AllowedTools(mode=chat_pb2.TOOL_CHOICE_MODE_AUTO, names=["custom", "other"])
+
+
+def choosing(choice: chat_pb2.ToolChoice) -> dispatcher_pb2.CompleteRequest:
+    """A request with a function and a custom tool, and this choice."""
+    tools = [chat_pb2.Tool(name="function"), chat_pb2.Tool(name="custom", custom=CUSTOM)]
+    request = edit(lambda r: r.chat.tools.extend(tools))
+    request.chat.tool_choice.CopyFrom(choice)
+    return request
+
+
 IMAGE = chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url="https://example.com/a.png"))
 
 
@@ -83,6 +96,30 @@ IMAGE = chat_pb2.ContentPart(image_url=chat_pb2.ImageUrl(url="https://example.co
             "NaN",
         ),
         (edit(lambda r: setattr(r.chat.tool_choice, "mode", 2)), "chat.tool_choice", "there are no tools"),
+        (
+            edit(lambda r: r.chat.tools.add(name="f", strict=True, custom=CUSTOM)),
+            "chat.tools[0].strict",
+            "a custom tool has none",
+        ),
+        (
+            edit(
+                lambda r: r.chat.tools.add(name="f", custom=chat_pb2.CustomTool(grammar=chat_pb2.Grammar(syntax="bnf")))
+            ),
+            "chat.tools[0].custom.grammar.syntax",
+            "lark or regex",
+        ),
+        (
+            choosing(chat_pb2.ToolChoice(function="custom")),
+            "chat.tool_choice.function",
+            "'custom' is not among the functions of chat.tools",
+        ),
+        (choosing(chat_pb2.ToolChoice(custom="function")), "chat.tool_choice.custom", "not among the custom tools"),
+        (choosing(chat_pb2.ToolChoice(allowed=ALLOWED)), "chat.tool_choice.allowed.names", "'other' is not among"),
+        (
+            choosing(chat_pb2.ToolChoice(allowed=chat_pb2.AllowedTools(names=["custom"]))),
+            "chat.tool_choice.allowed.mode",
+            "write TOOL_CHOICE_MODE_AUTO",
+        ),
         (
             edit(lambda r: setattr(r.chat, "parallel_tool_calls", True)),
             "chat.parallel_tool_calls",

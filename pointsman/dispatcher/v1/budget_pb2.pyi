@@ -565,6 +565,9 @@ class PolicyValues(_message.Message):
     FALLBACK_TO_OTHER_TIER_FIELD_NUMBER: _builtins.int
     STICKY_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_RETENTION_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
     strong_call_share: _builtins.float
     """The share of calls that goes strong. Range [0, 1]. Puts `alpha` out of force."""
     alpha: _builtins.float
@@ -595,6 +598,12 @@ class PolicyValues(_message.Message):
     """`off`, `strong` or `both`."""
     idempotency_retention: _builtins.float
     """How long results are kept for retries. Unit: seconds."""
+    requests_per_minute: _builtins.int
+    """Requests that are let in per minute. At least 1."""
+    tokens_per_minute: _builtins.int
+    """Tokens that are let in per minute. At least 1."""
+    max_concurrent_requests: _builtins.int
+    """Requests at once. At least 1."""
     def __init__(
         self,
         *,
@@ -613,10 +622,13 @@ class PolicyValues(_message.Message):
         fallback_to_other_tier: _builtins.bool | None = ...,
         sticky: _builtins.str | None = ...,
         idempotency_retention: _builtins.float | None = ...,
+        requests_per_minute: _builtins.int | None = ...,
+        tokens_per_minute: _builtins.int | None = ...,
+        max_concurrent_requests: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_alpha_override", b"_allow_alpha_override", "_alpha", b"_alpha", "_fallback_to_other_tier", b"_fallback_to_other_tier", "_idempotency_retention", b"_idempotency_retention", "_nano_usd_per_day", b"_nano_usd_per_day", "_nano_usd_per_hour", b"_nano_usd_per_hour", "_nano_usd_per_month", b"_nano_usd_per_month", "_on_exhausted", b"_on_exhausted", "_on_ledger_failure", b"_on_ledger_failure", "_on_scorer_failure", b"_on_scorer_failure", "_overdraft_nano_usd", b"_overdraft_nano_usd", "_pace", b"_pace", "_pacing_window_calls", b"_pacing_window_calls", "_sticky", b"_sticky", "_strong_call_share", b"_strong_call_share", "allow_alpha_override", b"allow_alpha_override", "alpha", b"alpha", "fallback_to_other_tier", b"fallback_to_other_tier", "idempotency_retention", b"idempotency_retention", "nano_usd_per_day", b"nano_usd_per_day", "nano_usd_per_hour", b"nano_usd_per_hour", "nano_usd_per_month", b"nano_usd_per_month", "on_exhausted", b"on_exhausted", "on_ledger_failure", b"on_ledger_failure", "on_scorer_failure", b"on_scorer_failure", "overdraft_nano_usd", b"overdraft_nano_usd", "pace", b"pace", "pacing_window_calls", b"pacing_window_calls", "sticky", b"sticky", "strong_call_share", b"strong_call_share"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_alpha_override", b"_allow_alpha_override", "_alpha", b"_alpha", "_fallback_to_other_tier", b"_fallback_to_other_tier", "_idempotency_retention", b"_idempotency_retention", "_max_concurrent_requests", b"_max_concurrent_requests", "_nano_usd_per_day", b"_nano_usd_per_day", "_nano_usd_per_hour", b"_nano_usd_per_hour", "_nano_usd_per_month", b"_nano_usd_per_month", "_on_exhausted", b"_on_exhausted", "_on_ledger_failure", b"_on_ledger_failure", "_on_scorer_failure", b"_on_scorer_failure", "_overdraft_nano_usd", b"_overdraft_nano_usd", "_pace", b"_pace", "_pacing_window_calls", b"_pacing_window_calls", "_requests_per_minute", b"_requests_per_minute", "_sticky", b"_sticky", "_strong_call_share", b"_strong_call_share", "_tokens_per_minute", b"_tokens_per_minute", "allow_alpha_override", b"allow_alpha_override", "alpha", b"alpha", "fallback_to_other_tier", b"fallback_to_other_tier", "idempotency_retention", b"idempotency_retention", "max_concurrent_requests", b"max_concurrent_requests", "nano_usd_per_day", b"nano_usd_per_day", "nano_usd_per_hour", b"nano_usd_per_hour", "nano_usd_per_month", b"nano_usd_per_month", "on_exhausted", b"on_exhausted", "on_ledger_failure", b"on_ledger_failure", "on_scorer_failure", b"on_scorer_failure", "overdraft_nano_usd", b"overdraft_nano_usd", "pace", b"pace", "pacing_window_calls", b"pacing_window_calls", "requests_per_minute", b"requests_per_minute", "sticky", b"sticky", "strong_call_share", b"strong_call_share", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_alpha_override", b"_allow_alpha_override", "_alpha", b"_alpha", "_fallback_to_other_tier", b"_fallback_to_other_tier", "_idempotency_retention", b"_idempotency_retention", "_nano_usd_per_day", b"_nano_usd_per_day", "_nano_usd_per_hour", b"_nano_usd_per_hour", "_nano_usd_per_month", b"_nano_usd_per_month", "_on_exhausted", b"_on_exhausted", "_on_ledger_failure", b"_on_ledger_failure", "_on_scorer_failure", b"_on_scorer_failure", "_overdraft_nano_usd", b"_overdraft_nano_usd", "_pace", b"_pace", "_pacing_window_calls", b"_pacing_window_calls", "_sticky", b"_sticky", "_strong_call_share", b"_strong_call_share", "allow_alpha_override", b"allow_alpha_override", "alpha", b"alpha", "fallback_to_other_tier", b"fallback_to_other_tier", "idempotency_retention", b"idempotency_retention", "nano_usd_per_day", b"nano_usd_per_day", "nano_usd_per_hour", b"nano_usd_per_hour", "nano_usd_per_month", b"nano_usd_per_month", "on_exhausted", b"on_exhausted", "on_ledger_failure", b"on_ledger_failure", "on_scorer_failure", b"on_scorer_failure", "overdraft_nano_usd", b"overdraft_nano_usd", "pace", b"pace", "pacing_window_calls", b"pacing_window_calls", "sticky", b"sticky", "strong_call_share", b"strong_call_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_alpha_override", b"_allow_alpha_override", "_alpha", b"_alpha", "_fallback_to_other_tier", b"_fallback_to_other_tier", "_idempotency_retention", b"_idempotency_retention", "_max_concurrent_requests", b"_max_concurrent_requests", "_nano_usd_per_day", b"_nano_usd_per_day", "_nano_usd_per_hour", b"_nano_usd_per_hour", "_nano_usd_per_month", b"_nano_usd_per_month", "_on_exhausted", b"_on_exhausted", "_on_ledger_failure", b"_on_ledger_failure", "_on_scorer_failure", b"_on_scorer_failure", "_overdraft_nano_usd", b"_overdraft_nano_usd", "_pace", b"_pace", "_pacing_window_calls", b"_pacing_window_calls", "_requests_per_minute", b"_requests_per_minute", "_sticky", b"_sticky", "_strong_call_share", b"_strong_call_share", "_tokens_per_minute", b"_tokens_per_minute", "allow_alpha_override", b"allow_alpha_override", "alpha", b"alpha", "fallback_to_other_tier", b"fallback_to_other_tier", "idempotency_retention", b"idempotency_retention", "max_concurrent_requests", b"max_concurrent_requests", "nano_usd_per_day", b"nano_usd_per_day", "nano_usd_per_hour", b"nano_usd_per_hour", "nano_usd_per_month", b"nano_usd_per_month", "on_exhausted", b"on_exhausted", "on_ledger_failure", b"on_ledger_failure", "on_scorer_failure", b"on_scorer_failure", "overdraft_nano_usd", b"overdraft_nano_usd", "pace", b"pace", "pacing_window_calls", b"pacing_window_calls", "requests_per_minute", b"requests_per_minute", "sticky", b"sticky", "strong_call_share", b"strong_call_share", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__allow_alpha_override: _TypeAlias = _typing.Literal["allow_alpha_override"]  # noqa: Y015
     _WhichOneofArgType__allow_alpha_override: _TypeAlias = _typing.Literal["_allow_alpha_override", b"_allow_alpha_override"]  # noqa: Y015
@@ -626,6 +638,8 @@ class PolicyValues(_message.Message):
     _WhichOneofArgType__fallback_to_other_tier: _TypeAlias = _typing.Literal["_fallback_to_other_tier", b"_fallback_to_other_tier"]  # noqa: Y015
     _WhichOneofReturnType__idempotency_retention: _TypeAlias = _typing.Literal["idempotency_retention"]  # noqa: Y015
     _WhichOneofArgType__idempotency_retention: _TypeAlias = _typing.Literal["_idempotency_retention", b"_idempotency_retention"]  # noqa: Y015
+    _WhichOneofReturnType__max_concurrent_requests: _TypeAlias = _typing.Literal["max_concurrent_requests"]  # noqa: Y015
+    _WhichOneofArgType__max_concurrent_requests: _TypeAlias = _typing.Literal["_max_concurrent_requests", b"_max_concurrent_requests"]  # noqa: Y015
     _WhichOneofReturnType__nano_usd_per_day: _TypeAlias = _typing.Literal["nano_usd_per_day"]  # noqa: Y015
     _WhichOneofArgType__nano_usd_per_day: _TypeAlias = _typing.Literal["_nano_usd_per_day", b"_nano_usd_per_day"]  # noqa: Y015
     _WhichOneofReturnType__nano_usd_per_hour: _TypeAlias = _typing.Literal["nano_usd_per_hour"]  # noqa: Y015
@@ -644,10 +658,14 @@ class PolicyValues(_message.Message):
     _WhichOneofArgType__pace: _TypeAlias = _typing.Literal["_pace", b"_pace"]  # noqa: Y015
     _WhichOneofReturnType__pacing_window_calls: _TypeAlias = _typing.Literal["pacing_window_calls"]  # noqa: Y015
     _WhichOneofArgType__pacing_window_calls: _TypeAlias = _typing.Literal["_pacing_window_calls", b"_pacing_window_calls"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
     _WhichOneofReturnType__sticky: _TypeAlias = _typing.Literal["sticky"]  # noqa: Y015
     _WhichOneofArgType__sticky: _TypeAlias = _typing.Literal["_sticky", b"_sticky"]  # noqa: Y015
     _WhichOneofReturnType__strong_call_share: _TypeAlias = _typing.Literal["strong_call_share"]  # noqa: Y015
     _WhichOneofArgType__strong_call_share: _TypeAlias = _typing.Literal["_strong_call_share", b"_strong_call_share"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_minute: _TypeAlias = _typing.Literal["tokens_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_minute: _TypeAlias = _typing.Literal["_tokens_per_minute", b"_tokens_per_minute"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_alpha_override) -> _WhichOneofReturnType__allow_alpha_override | None: ...
     @_typing.overload
@@ -656,6 +674,8 @@ class PolicyValues(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback_to_other_tier) -> _WhichOneofReturnType__fallback_to_other_tier | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_retention) -> _WhichOneofReturnType__idempotency_retention | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_concurrent_requests) -> _WhichOneofReturnType__max_concurrent_requests | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__nano_usd_per_day) -> _WhichOneofReturnType__nano_usd_per_day | None: ...
     @_typing.overload
@@ -675,9 +695,13 @@ class PolicyValues(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pacing_window_calls) -> _WhichOneofReturnType__pacing_window_calls | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sticky) -> _WhichOneofReturnType__sticky | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__strong_call_share) -> _WhichOneofReturnType__strong_call_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_minute) -> _WhichOneofReturnType__tokens_per_minute | None: ...
 
 Global___PolicyValues: _TypeAlias = PolicyValues  # noqa: Y015
 

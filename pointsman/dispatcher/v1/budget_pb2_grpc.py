@@ -111,8 +111,8 @@ class BudgetServiceServicer:
 
     def SetOverride(self, request, context):
         """SetOverride turns a tenant, or all, for a while: all weak, all strong, or a
-        model off. Limits hold under it as ever, and a tool loop keeps its model
-        unless that is off.
+        model off. Limits hold under it as ever, and a tool loop keeps its model; if
+        that is off, it is refused with UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

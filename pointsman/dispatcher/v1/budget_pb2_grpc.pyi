@@ -53,8 +53,8 @@ class BudgetServiceStub:
     """SetPolicy changes values of a tenant's policy, for good."""
     SetOverride: _grpc.UnaryUnaryMultiCallable[_budget_pb2.SetOverrideRequest, _budget_pb2.SetOverrideResponse]
     """SetOverride turns a tenant, or all, for a while: all weak, all strong, or a
-    model off. Limits hold under it as ever, and a tool loop keeps its model
-    unless that is off.
+    model off. Limits hold under it as ever, and a tool loop keeps its model; if
+    that is off, it is refused with UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -82,8 +82,8 @@ class BudgetServiceAsyncStub(BudgetServiceStub):
     """SetPolicy changes values of a tenant's policy, for good."""
     SetOverride: _aio.UnaryUnaryMultiCallable[_budget_pb2.SetOverrideRequest, _budget_pb2.SetOverrideResponse]  # type: ignore[assignment]
     """SetOverride turns a tenant, or all, for a while: all weak, all strong, or a
-    model off. Limits hold under it as ever, and a tool loop keeps its model
-    unless that is off.
+    model off. Limits hold under it as ever, and a tool loop keeps its model; if
+    that is off, it is refused with UNAVAILABLE.
     """
 
 class BudgetServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -138,8 +138,8 @@ class BudgetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_budget_pb2.SetOverrideResponse, _abc.Awaitable[_budget_pb2.SetOverrideResponse]]:
         """SetOverride turns a tenant, or all, for a while: all weak, all strong, or a
-        model off. Limits hold under it as ever, and a tool loop keeps its model
-        unless that is off.
+        model off. Limits hold under it as ever, and a tool loop keeps its model; if
+        that is off, it is refused with UNAVAILABLE.
         """
 
 def add_BudgetServiceServicer_to_server(servicer: BudgetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pointsman/dispatcher/v1/chat.proto\x12\x17pointsman.dispatcher.v1\"\xad\x07\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .pointsman.dispatcher.v1.Message\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x0e\n\x01n\x18\t \x01(\x05H\x06\x88\x01\x01\x12@\n\nlogit_bias\x18\n \x03(\x0b\x32,.pointsman.dispatcher.v1.Chat.LogitBiasEntry\x12\x15\n\x08logprobs\x18\x0b \x01(\x08H\x07\x88\x01\x01\x12\x19\n\x0ctop_logprobs\x18\x0c \x01(\x05H\x08\x88\x01\x01\x12@\n\x0fresponse_format\x18\r \x01(\x0b\x32\'.pointsman.dispatcher.v1.ResponseFormat\x12,\n\x05tools\x18\x0e \x03(\x0b\x32\x1d.pointsman.dispatcher.v1.Tool\x12\x38\n\x0btool_choice\x18\x0f \x01(\x0b\x32#.pointsman.dispatcher.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x10 \x01(\x08H\t\x88\x01\x01\x12\x18\n\x10reasoning_effort\x18\x11 \x01(\t\x12\x0c\n\x04user\x18\x12 \x01(\t\x12=\n\x08metadata\x18\x13 \x03(\x0b\x32+.pointsman.dispatcher.v1.Chat.MetadataEntry\x12\x17\n\x0f\x65xtra_body_json\x18\x14 \x01(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x04\n\x02_nB\x0b\n\t_logprobsB\x0f\n\r_top_logprobsB\x16\n\x14_parallel_tool_calls\"\xc8\x01\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Role\x12\x35\n\x07\x63ontent\x18\x02 \x03(\x0b\x32$.pointsman.dispatcher.v1.ContentPart\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.pointsman.dispatcher.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"\x89\x02\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x36\n\timage_url\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.ImageUrlH\x00\x12\x33\n\x05image\x18\x03 \x01(\x0b\x32\".pointsman.dispatcher.v1.ImageDataH\x00\x12\x33\n\x05\x61udio\x18\x04 \x01(\x0b\x32\".pointsman.dispatcher.v1.AudioDataH\x00\x12-\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.FileH\x00\x12\x11\n\x07refusal\x18\x06 \x01(\tH\x00\x42\x06\n\x04part\"\'\n\x08ImageUrl\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"=\n\tImageData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\")\n\tAudioData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"X\n\x04\x46ile\x12\x11\n\x07\x66ile_id\x18\x01 \x01(\tH\x00\x12\x33\n\x06inline\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.FileDataH\x00\x42\x08\n\x06source\">\n\x08\x46ileData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\"b\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"c\n\nToolChoice\x12\x37\n\x04mode\x18\x01 \x01(\x0e\x32\'.pointsman.dispatcher.v1.ToolChoiceModeH\x00\x12\x12\n\x08\x66unction\x18\x02 \x01(\tH\x00\x42\x08\n\x06\x63hoice\"<\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\t\"\xd3\x01\n\x0eResponseFormat\x12\x33\n\x04text\x18\x01 \x01(\x0b\x32#.pointsman.dispatcher.v1.TextFormatH\x00\x12@\n\x0bjson_object\x18\x02 \x01(\x0b\x32).pointsman.dispatcher.v1.JsonObjectFormatH\x00\x12@\n\x0bjson_schema\x18\x03 \x01(\x0b\x32).pointsman.dispatcher.v1.JsonSchemaFormatH\x00\x42\x08\n\x06\x66ormat\"\x0c\n\nTextFormat\"\x12\n\x10JsonObjectFormat\"j\n\x10JsonSchemaFormat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bschema_json\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"\x97\x02\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.pointsman.dispatcher.v1.ToolCall\x12<\n\rfinish_reason\x18\x05 \x01(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12\x33\n\x08logprobs\x18\x06 \x01(\x0b\x32!.pointsman.dispatcher.v1.Logprobs\x12\x12\n\nextra_json\x18\x07 \x01(\t\x12\x1e\n\x16upstream_finish_reason\x18\x08 \x01(\t\"z\n\x08Logprobs\x12\x36\n\x07\x63ontent\x18\x01 \x03(\x0b\x32%.pointsman.dispatcher.v1.TokenLogprob\x12\x36\n\x07refusal\x18\x02 \x03(\x0b\x32%.pointsman.dispatcher.v1.TokenLogprob\"\x93\x01\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x18\n\x0btoken_bytes\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x39\n\x0ctop_logprobs\x18\x04 \x03(\x0b\x32#.pointsman.dispatcher.v1.TopLogprobB\x0e\n\x0c_token_bytes\"V\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x18\n\x0btoken_bytes\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x42\x0e\n\x0c_token_bytes\"o\n\x06Origin\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x12\n\nextra_json\x18\x05 \x01(\t\"\xd4\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x02 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x34\n\x06source\x18\x06 \x01(\x0e\x32$.pointsman.dispatcher.v1.UsageSource\x12\x15\n\rreported_json\x18\x07 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*b\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_REPORTED\x10\x01\x12\x1a\n\x16USAGE_SOURCE_ESTIMATED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"pointsman/dispatcher/v1/chat.proto\x12\x17pointsman.dispatcher.v1\"\xad\x07\n\x04\x43hat\x12\x32\n\x08messages\x18\x01 \x03(\x0b\x32 .pointsman.dispatcher.v1.Message\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x04 \x01(\x03H\x02\x88\x01\x01\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x11\n\x04seed\x18\x06 \x01(\x03H\x03\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x04\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x05\x88\x01\x01\x12\x0e\n\x01n\x18\t \x01(\x05H\x06\x88\x01\x01\x12@\n\nlogit_bias\x18\n \x03(\x0b\x32,.pointsman.dispatcher.v1.Chat.LogitBiasEntry\x12\x15\n\x08logprobs\x18\x0b \x01(\x08H\x07\x88\x01\x01\x12\x19\n\x0ctop_logprobs\x18\x0c \x01(\x05H\x08\x88\x01\x01\x12@\n\x0fresponse_format\x18\r \x01(\x0b\x32\'.pointsman.dispatcher.v1.ResponseFormat\x12,\n\x05tools\x18\x0e \x03(\x0b\x32\x1d.pointsman.dispatcher.v1.Tool\x12\x38\n\x0btool_choice\x18\x0f \x01(\x0b\x32#.pointsman.dispatcher.v1.ToolChoice\x12 \n\x13parallel_tool_calls\x18\x10 \x01(\x08H\t\x88\x01\x01\x12\x18\n\x10reasoning_effort\x18\x11 \x01(\t\x12\x0c\n\x04user\x18\x12 \x01(\t\x12=\n\x08metadata\x18\x13 \x03(\x0b\x32+.pointsman.dispatcher.v1.Chat.MetadataEntry\x12\x17\n\x0f\x65xtra_body_json\x18\x14 \x01(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x03\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\r\n\x0b_max_tokensB\x07\n\x05_seedB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x04\n\x02_nB\x0b\n\t_logprobsB\x0f\n\r_top_logprobsB\x16\n\x14_parallel_tool_calls\"\xc8\x01\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.pointsman.dispatcher.v1.Role\x12\x35\n\x07\x63ontent\x18\x02 \x03(\x0b\x32$.pointsman.dispatcher.v1.ContentPart\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.pointsman.dispatcher.v1.ToolCall\x12\x14\n\x0ctool_call_id\x18\x05 \x01(\t\"\x89\x02\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x36\n\timage_url\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.ImageUrlH\x00\x12\x33\n\x05image\x18\x03 \x01(\x0b\x32\".pointsman.dispatcher.v1.ImageDataH\x00\x12\x33\n\x05\x61udio\x18\x04 \x01(\x0b\x32\".pointsman.dispatcher.v1.AudioDataH\x00\x12-\n\x04\x66ile\x18\x05 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.FileH\x00\x12\x11\n\x07refusal\x18\x06 \x01(\tH\x00\x42\x06\n\x04part\"\'\n\x08ImageUrl\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"=\n\tImageData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\")\n\tAudioData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"X\n\x04\x46ile\x12\x11\n\x07\x66ile_id\x18\x01 \x01(\tH\x00\x12\x33\n\x06inline\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.FileDataH\x00\x42\x08\n\x06source\">\n\x08\x46ileData\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\"\x97\x01\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x33\n\x06\x63ustom\x18\x05 \x01(\x0b\x32#.pointsman.dispatcher.v1.CustomToolB\t\n\x07_strict\"\x80\x01\n\nCustomTool\x12\x33\n\x04text\x18\x01 \x01(\x0b\x32#.pointsman.dispatcher.v1.TextFormatH\x00\x12\x33\n\x07grammar\x18\x02 \x01(\x0b\x32 .pointsman.dispatcher.v1.GrammarH\x00\x42\x08\n\x06\x66ormat\"-\n\x07Grammar\x12\x0e\n\x06syntax\x18\x01 \x01(\t\x12\x12\n\ndefinition\x18\x02 \x01(\t\"\xaf\x01\n\nToolChoice\x12\x37\n\x04mode\x18\x01 \x01(\x0e\x32\'.pointsman.dispatcher.v1.ToolChoiceModeH\x00\x12\x12\n\x08\x66unction\x18\x02 \x01(\tH\x00\x12\x10\n\x06\x63ustom\x18\x03 \x01(\tH\x00\x12\x38\n\x07\x61llowed\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.AllowedToolsH\x00\x42\x08\n\x06\x63hoice\"T\n\x0c\x41llowedTools\x12\x35\n\x04mode\x18\x01 \x01(\x0e\x32\'.pointsman.dispatcher.v1.ToolChoiceMode\x12\r\n\x05names\x18\x02 \x03(\t\"L\n\x08ToolCall\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x03 \x01(\t\x12\x0e\n\x06\x63ustom\x18\x04 \x01(\x08\"\xd3\x01\n\x0eResponseFormat\x12\x33\n\x04text\x18\x01 \x01(\x0b\x32#.pointsman.dispatcher.v1.TextFormatH\x00\x12@\n\x0bjson_object\x18\x02 \x01(\x0b\x32).pointsman.dispatcher.v1.JsonObjectFormatH\x00\x12@\n\x0bjson_schema\x18\x03 \x01(\x0b\x32).pointsman.dispatcher.v1.JsonSchemaFormatH\x00\x42\x08\n\x06\x66ormat\"\x0c\n\nTextFormat\"\x12\n\x10JsonObjectFormat\"j\n\x10JsonSchemaFormat\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x13\n\x0bschema_json\x18\x03 \x01(\t\x12\x13\n\x06strict\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\t\n\x07_strict\"\x97\x02\n\x06\x43hoice\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12\x35\n\ntool_calls\x18\x04 \x03(\x0b\x32!.pointsman.dispatcher.v1.ToolCall\x12<\n\rfinish_reason\x18\x05 \x01(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12\x33\n\x08logprobs\x18\x06 \x01(\x0b\x32!.pointsman.dispatcher.v1.Logprobs\x12\x12\n\nextra_json\x18\x07 \x01(\t\x12\x1e\n\x16upstream_finish_reason\x18\x08 \x01(\t\"z\n\x08Logprobs\x12\x36\n\x07\x63ontent\x18\x01 \x03(\x0b\x32%.pointsman.dispatcher.v1.TokenLogprob\x12\x36\n\x07refusal\x18\x02 \x03(\x0b\x32%.pointsman.dispatcher.v1.TokenLogprob\"\x93\x01\n\x0cTokenLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x18\n\x0btoken_bytes\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x12\x39\n\x0ctop_logprobs\x18\x04 \x03(\x0b\x32#.pointsman.dispatcher.v1.TopLogprobB\x0e\n\x0c_token_bytes\"V\n\nTopLogprob\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07logprob\x18\x02 \x01(\x01\x12\x18\n\x0btoken_bytes\x18\x03 \x01(\x0cH\x00\x88\x01\x01\x42\x0e\n\x0c_token_bytes\"o\n\x06Origin\x12\x15\n\rcompletion_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x1a\n\x12system_fingerprint\x18\x03 \x01(\t\x12\x0f\n\x07\x63reated\x18\x04 \x01(\x03\x12\x12\n\nextra_json\x18\x05 \x01(\t\"\xd4\x01\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x02 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x05 \x01(\x03\x12\x34\n\x06source\x18\x06 \x01(\x0e\x32$.pointsman.dispatcher.v1.UsageSource\x12\x15\n\rreported_json\x18\x07 \x01(\t*s\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x12\x12\n\x0eROLE_DEVELOPER\x10\x05*\x9f\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x12 \n\x1c\x46INISH_REASON_CONTENT_FILTER\x10\x04*\x87\x01\n\x0eToolChoiceMode\x12 \n\x1cTOOL_CHOICE_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15TOOL_CHOICE_MODE_NONE\x10\x01\x12\x19\n\x15TOOL_CHOICE_MODE_AUTO\x10\x02\x12\x1d\n\x19TOOL_CHOICE_MODE_REQUIRED\x10\x03*b\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_REPORTED\x10\x01\x12\x1a\n\x16USAGE_SOURCE_ESTIMATED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHAT_LOGITBIASENTRY']._serialized_options = b'8\001'
   _globals['_CHAT_METADATAENTRY']._loaded_options = None
   _globals['_CHAT_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=3370
-  _globals['_ROLE']._serialized_end=3485
-  _globals['_FINISHREASON']._serialized_start=3488
-  _globals['_FINISHREASON']._serialized_end=3647
-  _globals['_TOOLCHOICEMODE']._serialized_start=3650
-  _globals['_TOOLCHOICEMODE']._serialized_end=3785
-  _globals['_USAGESOURCE']._serialized_start=3787
-  _globals['_USAGESOURCE']._serialized_end=3885
+  _globals['_ROLE']._serialized_start=3781
+  _globals['_ROLE']._serialized_end=3896
+  _globals['_FINISHREASON']._serialized_start=3899
+  _globals['_FINISHREASON']._serialized_end=4058
+  _globals['_TOOLCHOICEMODE']._serialized_start=4061
+  _globals['_TOOLCHOICEMODE']._serialized_end=4196
+  _globals['_USAGESOURCE']._serialized_start=4198
+  _globals['_USAGESOURCE']._serialized_end=4296
   _globals['_CHAT']._serialized_start=64
   _globals['_CHAT']._serialized_end=1005
   _globals['_CHAT_LOGITBIASENTRY']._serialized_start=755
@@ -63,30 +63,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILE']._serialized_end=1713
   _globals['_FILEDATA']._serialized_start=1715
   _globals['_FILEDATA']._serialized_end=1777
-  _globals['_TOOL']._serialized_start=1779
-  _globals['_TOOL']._serialized_end=1877
-  _globals['_TOOLCHOICE']._serialized_start=1879
-  _globals['_TOOLCHOICE']._serialized_end=1978
-  _globals['_TOOLCALL']._serialized_start=1980
-  _globals['_TOOLCALL']._serialized_end=2040
-  _globals['_RESPONSEFORMAT']._serialized_start=2043
-  _globals['_RESPONSEFORMAT']._serialized_end=2254
-  _globals['_TEXTFORMAT']._serialized_start=2256
-  _globals['_TEXTFORMAT']._serialized_end=2268
-  _globals['_JSONOBJECTFORMAT']._serialized_start=2270
-  _globals['_JSONOBJECTFORMAT']._serialized_end=2288
-  _globals['_JSONSCHEMAFORMAT']._serialized_start=2290
-  _globals['_JSONSCHEMAFORMAT']._serialized_end=2396
-  _globals['_CHOICE']._serialized_start=2399
-  _globals['_CHOICE']._serialized_end=2678
-  _globals['_LOGPROBS']._serialized_start=2680
-  _globals['_LOGPROBS']._serialized_end=2802
-  _globals['_TOKENLOGPROB']._serialized_start=2805
-  _globals['_TOKENLOGPROB']._serialized_end=2952
-  _globals['_TOPLOGPROB']._serialized_start=2954
-  _globals['_TOPLOGPROB']._serialized_end=3040
-  _globals['_ORIGIN']._serialized_start=3042
-  _globals['_ORIGIN']._serialized_end=3153
-  _globals['_USAGE']._serialized_start=3156
-  _globals['_USAGE']._serialized_end=3368
+  _globals['_TOOL']._serialized_start=1780
+  _globals['_TOOL']._serialized_end=1931
+  _globals['_CUSTOMTOOL']._serialized_start=1934
+  _globals['_CUSTOMTOOL']._serialized_end=2062
+  _globals['_GRAMMAR']._serialized_start=2064
+  _globals['_GRAMMAR']._serialized_end=2109
+  _globals['_TOOLCHOICE']._serialized_start=2112
+  _globals['_TOOLCHOICE']._serialized_end=2287
+  _globals['_ALLOWEDTOOLS']._serialized_start=2289
+  _globals['_ALLOWEDTOOLS']._serialized_end=2373
+  _globals['_TOOLCALL']._serialized_start=2375
+  _globals['_TOOLCALL']._serialized_end=2451
+  _globals['_RESPONSEFORMAT']._serialized_start=2454
+  _globals['_RESPONSEFORMAT']._serialized_end=2665
+  _globals['_TEXTFORMAT']._serialized_start=2667
+  _globals['_TEXTFORMAT']._serialized_end=2679
+  _globals['_JSONOBJECTFORMAT']._serialized_start=2681
+  _globals['_JSONOBJECTFORMAT']._serialized_end=2699
+  _globals['_JSONSCHEMAFORMAT']._serialized_start=2701
+  _globals['_JSONSCHEMAFORMAT']._serialized_end=2807
+  _globals['_CHOICE']._serialized_start=2810
+  _globals['_CHOICE']._serialized_end=3089
+  _globals['_LOGPROBS']._serialized_start=3091
+  _globals['_LOGPROBS']._serialized_end=3213
+  _globals['_TOKENLOGPROB']._serialized_start=3216
+  _globals['_TOKENLOGPROB']._serialized_end=3363
+  _globals['_TOPLOGPROB']._serialized_start=3365
+  _globals['_TOPLOGPROB']._serialized_end=3451
+  _globals['_ORIGIN']._serialized_start=3453
+  _globals['_ORIGIN']._serialized_end=3564
+  _globals['_USAGE']._serialized_start=3567
+  _globals['_USAGE']._serialized_end=3779
 # @@protoc_insertion_point(module_scope)

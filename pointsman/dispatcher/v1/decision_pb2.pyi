@@ -268,6 +268,8 @@ class Decision(_message.Message):
     OTHER_TIER_COST_NANO_USD_FIELD_NUMBER: _builtins.int
     COST_SOURCE_FIELD_NUMBER: _builtins.int
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    INSTEAD_OF_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     """The chosen side."""
     model: _builtins.str
@@ -301,6 +303,14 @@ class Decision(_message.Message):
     """Names the prices of the chosen model by which this call is billed: a hash
     of the numbers and of the date from which they hold. Never empty.
     """
+    attempts: _builtins.int
+    """Upstream calls that were made, those that failed included. 0 while nothing
+    is known of the cost.
+    """
+    instead_of: _builtins.str
+    """The model that was chosen and did not answer, where `reason` is
+    REASON_FALLBACK. Empty otherwise.
+    """
     def __init__(
         self,
         *,
@@ -317,10 +327,12 @@ class Decision(_message.Message):
         other_tier_cost_nano_usd: _builtins.int = ...,
         cost_source: Global___CostSource.ValueType = ...,
         price_version: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+        instead_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "win_probability", b"win_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "attempts", b"attempts", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "instead_of", b"instead_of", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015

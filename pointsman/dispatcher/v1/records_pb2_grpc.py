@@ -86,7 +86,8 @@ class RecordServiceServicer:
     def EraseConversation(self, request, context):
         """EraseConversation forgets what was kept of a conversation: texts, replayable
         answers, and which model it keeps. Records without text stay. A call that was
-        received before and is still being answered leaves no text behind either.
+        received before and is still being answered leaves no prompt behind either;
+        its answer, if it has a `request_id`, stays for `idempotency_retention`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,7 +48,8 @@ class RecordServiceStub:
     EraseConversation: _grpc.UnaryUnaryMultiCallable[_records_pb2.EraseConversationRequest, _records_pb2.EraseConversationResponse]
     """EraseConversation forgets what was kept of a conversation: texts, replayable
     answers, and which model it keeps. Records without text stay. A call that was
-    received before and is still being answered leaves no text behind either.
+    received before and is still being answered leaves no prompt behind either;
+    its answer, if it has a `request_id`, stays for `idempotency_retention`.
     """
     EraseTenant: _grpc.UnaryUnaryMultiCallable[_records_pb2.EraseTenantRequest, _records_pb2.EraseTenantResponse]
     """EraseTenant forgets everything of that kind for all of the tenant's
@@ -75,7 +76,8 @@ class RecordServiceAsyncStub(RecordServiceStub):
     EraseConversation: _aio.UnaryUnaryMultiCallable[_records_pb2.EraseConversationRequest, _records_pb2.EraseConversationResponse]  # type: ignore[assignment]
     """EraseConversation forgets what was kept of a conversation: texts, replayable
     answers, and which model it keeps. Records without text stay. A call that was
-    received before and is still being answered leaves no text behind either.
+    received before and is still being answered leaves no prompt behind either;
+    its answer, if it has a `request_id`, stays for `idempotency_retention`.
     """
     EraseTenant: _aio.UnaryUnaryMultiCallable[_records_pb2.EraseTenantRequest, _records_pb2.EraseTenantResponse]  # type: ignore[assignment]
     """EraseTenant forgets everything of that kind for all of the tenant's
@@ -117,7 +119,8 @@ class RecordServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_records_pb2.EraseConversationResponse, _abc.Awaitable[_records_pb2.EraseConversationResponse]]:
         """EraseConversation forgets what was kept of a conversation: texts, replayable
         answers, and which model it keeps. Records without text stay. A call that was
-        received before and is still being answered leaves no text behind either.
+        received before and is still being answered leaves no prompt behind either;
+        its answer, if it has a `request_id`, stays for `idempotency_retention`.
         """
 
     @_abc_1.abstractmethod

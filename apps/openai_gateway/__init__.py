@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front door: any OpenAI SDK can point at Pointsman."""

@@ -1,0 +1,152 @@
+"""Who gets in: the process's own limits first, then what the tenant may have per minute and at once.
+
+Requests and calls at once are looked at at the door, before the request is read. Tokens are known only afterwards: a
+layer around the use case takes the prompt's estimate before a call and corrects it by what was used. Replays of a
+stored answer stay above that layer and take no tokens.
+"""
+
+import contextlib
+import enum
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.chat import Request
+from dispatcher_service.dispatch import Answer, Broken, Finished, StreamEvent
+from dispatcher_service.errors import PointsmanError, RateLimited
+from dispatcher_service.layers import Dispatching
+from dispatcher_service.outcome import Bill, Choice
+from dispatcher_service.overload import Overload
+from dispatcher_service.pricing import estimate_usage
+from dispatcher_service.rates import Rates
+
+_CONCURRENCY_RETRY_SECONDS = 1.0
+
+
+class Rate(enum.Enum):
+    """What a tenant has too much of. Closed: a metric label."""
+
+    REQUESTS = "requests_per_minute"
+    TOKENS = "tokens_per_minute"
+    CONCURRENCY = "max_concurrent_requests"
+
+
+Refused = Callable[[Rate], None]
+"""Called once per refusal."""
+
+
+class Admission:
+    """The door."""
+
+    def __init__(
+        self, *, overload: Overload, rates: Rates, catalogue: Callable[[], Catalogue], refused: Refused
+    ) -> None:
+        """`catalogue` gives the configuration of this moment."""
+        self._overload = overload
+        self._rates = rates
+        self._catalogue = catalogue
+        self._refused = refused
+        self._running: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def call(self, tenant_id: str, context: Any) -> AsyncIterator[None]:
+        """Lets one call of a configured tenant in, as long as the block runs.
+
+        Raises:
+            Overloaded: the process has too much to do.
+            RateLimited: the tenant has asked for too much.
+        """
+        with self._overload.call(context):
+            rates = self._catalogue().tenants[tenant_id].rates
+            # No await between check and count: atomic on one event loop.
+            if rates.max_concurrent_requests is not None and self._running[tenant_id] >= rates.max_concurrent_requests:
+                raise _limited(
+                    self._refused, Rate.CONCURRENCY, rates.max_concurrent_requests, _CONCURRENCY_RETRY_SECONDS
+                )
+            self._running[tenant_id] += 1
+            try:
+                if rates.requests_per_minute is not None:
+                    wait = await self._rates.take_request(tenant_id, rates.requests_per_minute)
+                    if wait is not None:
+                        raise _limited(self._refused, Rate.REQUESTS, rates.requests_per_minute, wait)
+                yield
+            finally:
+                self._running[tenant_id] -= 1
+                if not self._running[tenant_id]:
+                    del self._running[tenant_id]
+
+
+class TokenRates:
+    """A layer around the use case that holds tokens per minute; the methods are those of `dispatch.Dispatcher`."""
+
+    def __init__(
+        self, inner: Dispatching, *, rates: Rates, catalogue: Callable[[], Catalogue], refused: Refused
+    ) -> None:
+        self._inner = inner
+        self._rates = rates
+        self._catalogue = catalogue
+        self._refused = refused
+
+    async def route(self, request: Request) -> Choice:
+        """A route uses no tokens."""
+        return await self._inner.route(request)
+
+    async def complete(self, request: Request) -> Answer:
+        """See `dispatch.Dispatcher.complete`.
+
+        Raises:
+            RateLimited: the tenant has used its tokens of this minute.
+        """
+        async with self._taken(request) as taken:
+            answer = await self._inner.complete(request)
+            taken.used = _tokens(answer.bill)
+            return answer
+
+    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+        """See `dispatch.Dispatcher.stream`. Errors as for `complete`."""
+        async with self._taken(request) as taken, contextlib.aclosing(self._inner.stream(request)) as events:
+            async for event in events:
+                if isinstance(event, Finished) or (isinstance(event, Broken) and event.bill is not None):
+                    taken.used = _tokens(event.bill)
+                yield event
+
+    @asynccontextmanager
+    async def _taken(self, request: Request) -> AsyncIterator["_Taken"]:
+        policy = self._catalogue().tenants.get(request.tenant_id)
+        per_minute = None if policy is None else policy.rates.tokens_per_minute
+        taken = _Taken(estimate_usage(prompt_bytes=request.chat.text_bytes, answer_bytes=0).input_tokens)
+        if per_minute is None:
+            yield taken
+            return
+        wait = await self._rates.take_tokens(request.tenant_id, per_minute, taken.estimate)
+        if wait is not None:
+            raise _limited(self._refused, Rate.TOKENS, per_minute, wait)
+        try:
+            yield taken
+        except PointsmanError as error:
+            if taken.used is None and not error.cost:
+                taken.used = 0  # Nothing was called, or nothing is billed.
+            raise
+        finally:
+            # Of a call that was given up the estimate stays.
+            if taken.used is not None:
+                await self._rates.correct_tokens(request.tenant_id, per_minute, taken.used - taken.estimate)
+
+
+class _Taken:
+    """Tokens that were taken for a call, and those that it used once that is known."""
+
+    def __init__(self, estimate: int) -> None:
+        self.estimate = estimate
+        self.used: int | None = None
+
+
+def _tokens(bill: Bill | None) -> int:
+    return 0 if bill is None else sum(bill.usage.by_class().values())
+
+
+def _limited(refused: Refused, rate: Rate, limit: int, retry_after: float) -> RateLimited:
+    refused(rate)
+    return RateLimited(rate.value, limit=limit, retry_after=retry_after)

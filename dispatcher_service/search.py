@@ -1,0 +1,119 @@
+"""Which call of a request comes next: what `failover` says, of the route that the choice and the money leave."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from dispatcher_service import failover, overrides
+from dispatcher_service.catalogue import Deployment, OnDisconnect
+from dispatcher_service.errors import PointsmanError, UpstreamError, UpstreamTimeout
+from dispatcher_service.failover import Failure, Route, Step
+from dispatcher_service.progress import Progress
+from dispatcher_service.routing import Reason, Tier
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Search:
+    """The attempts of one request so far."""
+
+    def __init__(self, progress: Progress, *, sleep: Sleep, draw: Callable[[], float]) -> None:
+        """`sleep` waits so many seconds; `draw` gives uniform numbers in [0, 1)."""
+        self._progress = progress
+        self._sleep = sleep
+        self._draw = draw
+        self._failures: list[Failure] = []
+        self._step: Step | None = None
+        assert progress.choice is not None
+        self._choice = progress.choice
+        self._route = self._plan()
+
+    def unaffordable(self, step: Step, weak: Reason | None, error: PointsmanError) -> None:
+        """There is no money for a step, or nobody knows. `weak` is why weak models are to go on alone, if they are.
+
+        Raises:
+            PointsmanError: that error, unless there is another way: a stand-in for a model that failed is passed over,
+                and if nothing else answers, the caller is told of that failure.
+        """
+        if weak is not None:
+            # What failed before counts on, and the decision keeps what it was made from.
+            if self._choice.decision.tier is Tier.STRONG:
+                decision = replace(self._choice.decision, tier=Tier.WEAK, reason=weak)
+                self._choice = replace(self._choice, decision=decision)
+            self._route = tuple(leg for leg in self._plan() if leg.tier is Tier.WEAK)
+        elif self._failures and step.leg.model != self._choice.model:
+            self._route = tuple(leg for leg in self._route if leg is not step.leg)
+        else:
+            raise error
+
+    def _plan(self) -> Route:
+        progress = self._progress
+        chat, catalogue = progress.request.chat, progress.catalogue
+        return failover.route(
+            tier=self._choice.decision.tier,
+            pair=self._choice.pair,
+            models=catalogue.models,
+            deployments=catalogue.deployments,
+            fallback_to_other_tier=progress.policy.fallback_to_other_tier,
+            in_tool_loop=chat.in_tool_loop,
+            kinds=frozenset(kind for _, kind in chat.other_parts()),
+            off=overrides.models_off(progress.policy.overrides, now=progress.received_at)
+            | progress.policy.closed(catalogue.models),
+            draw=self._draw,
+        )
+
+    async def next(self) -> Step:
+        """The call to make now, after the wait that it needs.
+
+        Raises:
+            UpstreamError: nothing is left to try: what the last call of a deployment came to.
+        """
+        if self._progress.left:
+            # Nobody waits for another attempt.
+            raise self._error()
+        step = failover.next_step(
+            self._route,
+            self._failures,
+            now=self._progress.elapsed(),
+            deadline=self._progress.request.timeout,
+            policy=self._progress.catalogue.retries,
+            draw=self._draw,
+        )
+        if step is None:
+            raise self._error()
+        if step.wait > 0:
+            await self._sleep(step.wait)
+        self._step = step
+        self._progress.choice = self._choice.answered_by(step.leg.tier, step.leg.model)
+        return step
+
+    def failed(self, error: UpstreamError) -> None:
+        """The deployment that `next` gave did not answer."""
+        assert self._step is not None
+        self._failures.append(Failure(self._step.deployment.name, error, self._progress.elapsed()))
+
+    def _error(self) -> UpstreamError:
+        """The last failure of a call: that a deployment was left alone says less than why."""
+        errors = [failure.error for failure in self._failures]
+        called = [error for error in errors if error.called]
+        if called or errors:
+            return (called or errors)[-1]
+        # Not one call: the time was over before the first.
+        name = self._route[0].deployments[0].name
+        what = "the caller's deadline passed before the call"
+        return UpstreamTimeout(name, what, may_be_billed=False, out_of_time=True)
+
+
+def call_timeout(deployment: Deployment, progress: Progress) -> float:
+    """The deployment's timeout, or what is left of the caller's deadline if that is less.
+
+    A model that drains has its drain time on top: at its deadline the caller goes away, and the answer is read on.
+    """
+    if progress.request.timeout is None:
+        return deployment.timeout
+    left = progress.request.timeout - progress.elapsed()
+    if left <= 0:
+        what = "the caller's deadline passed before the call"
+        raise UpstreamTimeout(deployment.name, what, may_be_billed=False, out_of_time=True)
+    model = progress.catalogue.models[deployment.model]
+    drain = model.drain_timeout if model.on_disconnect is OnDisconnect.DRAIN else 0.0
+    return min(deployment.timeout, left + drain)

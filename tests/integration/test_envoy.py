@@ -1,0 +1,222 @@
+"""Real Envoy with the shipped configuration, in front of real services: TLS, balancing, outliers, the rate limit."""
+
+import asyncio
+import contextlib
+import json
+import struct
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import yaml
+
+from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
+from tests import tools
+from tests.dispatchers import chat, start_dispatcher
+from tests.openai_server import openai_server_thread
+from tests.processes import ROOT, SCORER_PORTS, ServiceProcess, eventually
+
+SHIPPED = ROOT / "deploy" / "envoy" / "envoy.yaml"
+
+
+class Envoy:
+    """Envoy with the shipped configuration, but for addresses, certificates and, if given, the rate limit."""
+
+    def __init__(self, folder: Path, *, dispatchers: list[str], scorers: list[str], tokens: int = 0) -> None:
+        config = yaml.safe_load(SHIPPED.read_text().replace("/etc/envoy/tls", str(folder)))
+        config["admin"]["address"]["socket_address"]["port_value"] = 0
+        for listener in config["static_resources"]["listeners"]:
+            listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
+        for cluster in config["static_resources"]["clusters"]:
+            addresses = {"dispatchers": dispatchers, "scorers": scorers}[cluster["name"]]
+            cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [_endpoint(address) for address in addresses]}]
+        if tokens:
+            _rate_limit(config)["token_bucket"] = {
+                "max_tokens": tokens,
+                "tokens_per_fill": tokens,
+                "fill_interval": "60s",
+            }
+        _make_certificate(folder)
+        path = folder / "envoy.yaml"
+        path.write_text(yaml.safe_dump(config))
+        admin = folder / "admin"
+        admin.unlink(missing_ok=True)
+        self._log = (folder / "envoy.log").open("w")
+        arguments = ["-c", str(path), "--admin-address-path", str(admin), "--concurrency", "1", "--use-dynamic-base-id"]
+        self._process = subprocess.Popen([tools.envoy(), *arguments], stdout=self._log, stderr=self._log)
+        for _ in eventually(30):
+            assert self._process.poll() is None, (folder / "envoy.log").read_text()
+            if admin.exists() and admin.read_text():
+                break
+        self._admin = admin.read_text()
+        self.certificate = (folder / "tls.crt").read_bytes()
+        for _ in eventually(30):
+            with contextlib.suppress(OSError):
+                if self._get("/ready").strip() == "LIVE" and self._healthy() == len(dispatchers) + len(scorers):
+                    break
+        self.ports = {
+            listener["name"]: listener["local_address"]["socket_address"]["port_value"]
+            for listener in json.loads(self._get("/listeners?format=json"))["listener_statuses"]
+        }
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=5) as response:
+            text: str = response.read().decode()
+            return text
+
+    def _healthy(self) -> int:
+        return sum(line.endswith("::health_flags::healthy") for line in self._get("/clusters").splitlines())
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        self._log.close()
+
+
+def _endpoint(address: str) -> Any:
+    host, _, port = address.rpartition(":")
+    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+
+
+def _rate_limit(config: Any) -> Any:
+    (callers,) = [each for each in config["static_resources"]["listeners"] if each["name"] == "callers"]
+    filters = callers["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    (limit,) = [each["typed_config"] for each in filters if each["name"].endswith("local_ratelimit")]
+    return limit
+
+
+def _make_certificate(folder: Path) -> None:
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True, timeout=30)
+
+
+def test_the_shipped_file_is_one_that_envoy_takes(tmp_path: Path) -> None:
+    _make_certificate(tmp_path)
+    path = tmp_path / "envoy.yaml"
+    path.write_text(SHIPPED.read_text().replace("/etc/envoy/tls", str(tmp_path)))
+    command = [tools.envoy(), "--mode", "validate", "-c", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def scorers() -> Iterator[list[ServiceProcess]]:
+    tools.envoy()
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(ServiceProcess("scorer_service", env=SCORER_PORTS)) for _ in range(2)]
+        yield [process.wait_until_serving() for process in started]
+
+
+@pytest.fixture(scope="module")
+def dispatcher(tmp_path_factory: pytest.TempPathFactory, scorers: list[ServiceProcess]) -> Iterator[ServiceProcess]:
+    with openai_server_thread() as upstream:
+        folder = tmp_path_factory.mktemp("dispatcher")
+        with start_dispatcher(folder, scorer=scorers[0].grpc, upstream=upstream.base_url) as process:
+            yield process.wait_until_serving()
+
+
+def _secure(envoy: Envoy) -> grpc.aio.Channel:
+    return grpc.aio.secure_channel(
+        f"localhost:{envoy.ports['callers']}", grpc.ssl_channel_credentials(root_certificates=envoy.certificate)
+    )
+
+
+async def test_calls_and_streams_pass_through_tls(
+    tmp_path: Path, dispatcher: ServiceProcess, scorers: list[ServiceProcess]
+) -> None:
+    envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc])
+    with contextlib.closing(envoy):
+        async with _secure(envoy) as channel:
+            stub = dispatcher_pb2_grpc.DispatcherServiceStub(channel)
+            answer = await stub.Complete(dispatcher_pb2.CompleteRequest(chat=chat("hello")), timeout=10)
+            assert answer.choices[0].content.endswith("says: hello")
+            events = stub.StreamComplete(dispatcher_pb2.StreamCompleteRequest(chat=chat("one two")), timeout=10)
+            assert [event.WhichOneof("event") async for event in events][-1] == "finished"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.Complete(dispatcher_pb2.CompleteRequest(), timeout=10)
+            # Rich details pass too.
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert any(key == "grpc-status-details-bin" for key, _ in refused.value.trailing_metadata() or ())
+        body = dispatcher_pb2.RouteRequest(chat=chat("hello")).SerializeToString()
+        assert await asyncio.to_thread(_grpc_web, envoy, body)
+
+
+def _grpc_web(envoy: Envoy, body: bytes) -> bytes:
+    """The same service for a browser: gRPC-Web over HTTP/1.1 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
+    import ssl
+
+    context = ssl.create_default_context(cadata=envoy.certificate.decode())
+    request = urllib.request.Request(
+        f"https://localhost:{envoy.ports['callers']}/pointsman.dispatcher.v1.DispatcherService/Route",
+        data=b"\0" + struct.pack(">I", len(body)) + body,
+        headers={"content-type": "application/grpc-web+proto", "x-grpc-web": "1"},
+    )
+    with urllib.request.urlopen(request, context=context, timeout=10) as response:
+        answer: bytes = response.read()
+    (length,) = struct.unpack(">I", answer[1:5])
+    assert dispatcher_pb2.RouteResponse.FromString(answer[5 : 5 + length]).decision.model
+    return answer
+
+
+async def test_a_scorer_killed_under_load_loses_no_request(tmp_path: Path, dispatcher: ServiceProcess) -> None:
+    with contextlib.ExitStack() as stack:
+        pair = [stack.enter_context(ServiceProcess("scorer_service", env=SCORER_PORTS)) for _ in range(2)]
+        addresses = [process.wait_until_serving().grpc for process in pair]
+        envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=addresses)
+        stack.enter_context(contextlib.closing(envoy))
+        turn = scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text="Which scorer answers?")
+        request = scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=[turn]))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{envoy.ports['scorers']}") as channel:
+            stub = scorer_pb2_grpc.ScorerServiceStub(channel)
+            answered = 0
+            under_load = asyncio.Event()
+
+            async def caller() -> None:
+                nonlocal answered
+                for _ in range(100):
+                    await stub.Score(request, timeout=10)
+                    answered += 1
+                    if answered == 200:
+                        under_load.set()
+
+            callers = [asyncio.create_task(caller()) for _ in range(8)]
+            await under_load.wait()
+            await asyncio.to_thread(pair[0].kill)
+            await asyncio.gather(*callers)
+        assert answered == 800
+
+
+async def test_what_is_over_the_rate_limit_is_refused_as_exhausted(
+    tmp_path: Path, dispatcher: ServiceProcess, scorers: list[ServiceProcess]
+) -> None:
+    envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc], tokens=5)
+    with contextlib.closing(envoy):
+        async with _secure(envoy) as channel:
+            stub = dispatcher_pb2_grpc.DispatcherServiceStub(channel)
+            results = []
+            for _ in range(8):
+                try:
+                    await stub.Route(dispatcher_pb2.RouteRequest(chat=chat("hello")), timeout=10)
+                    results.append(grpc.StatusCode.OK)
+                except grpc.aio.AioRpcError as error:
+                    results.append(error.code())
+    assert results == [grpc.StatusCode.OK] * 5 + [grpc.StatusCode.RESOURCE_EXHAUSTED] * 3
