@@ -71,9 +71,7 @@ class Rig:
         return load
 
     def _answered(self, method: str) -> float:
-        return servers.counter(
-            self.dispatcher.metrics, _REQUESTS, method=method.partition("/")[2], status="OK"
-        )
+        return servers.counter(self.dispatcher.metrics, _REQUESTS, method=method.partition("/")[2], status="OK")
 
 
 @contextlib.contextmanager
@@ -154,19 +152,22 @@ def against_envoy(size: Size) -> list[Row]:
 def streaming(size: Size) -> list[Row]:
     """CPU per content chunk that is forwarded. Wall time says nothing here: the upstream's pauses rule it."""
     chunks, clients, calls = 200, 16, 32 * size.rounds
-    with servers.stream_upstream("--chunks", str(chunks)) as upstream, rig(upstream=upstream) as ours:
-        with servers.litellm(ours.folder, upstream=upstream) as (url, litellm_pid):
-            theirs = Target.json(url, _json_body(stream=True))
-            spent = []
-            for turn in range(size.rounds + 1):
-                before = servers.cpu_seconds(ours.dispatcher.pid)
-                ours.stream(calls, clients)
-                mine = servers.cpu_seconds(ours.dispatcher.pid) - before
-                before = servers.cpu_seconds(litellm_pid)
-                h2load.run(theirs, calls=calls // 4, clients=clients)
-                other = servers.cpu_seconds(litellm_pid) - before
-                if turn:  # The first one warms up.
-                    spent.append((mine / calls / chunks * 1e6, other / (calls // 4) / chunks * 1e6))
+    with (
+        servers.stream_upstream("--chunks", str(chunks)) as upstream,
+        rig(upstream=upstream) as ours,
+        servers.litellm(ours.folder, upstream=upstream) as (url, litellm_pid),
+    ):
+        theirs = Target.json(url, _json_body(stream=True))
+        spent = []
+        for turn in range(size.rounds + 1):
+            before = servers.cpu_seconds(ours.dispatcher.pid)
+            ours.stream(calls, clients)
+            mine = servers.cpu_seconds(ours.dispatcher.pid) - before
+            before = servers.cpu_seconds(litellm_pid)
+            h2load.run(theirs, calls=calls // 4, clients=clients)
+            other = servers.cpu_seconds(litellm_pid) - before
+            if turn:  # The first one warms up.
+                spent.append((mine / calls / chunks * 1e6, other / (calls // 4) / chunks * 1e6))
     peer = f"LiteLLM {peers.version(peers.CACHE / 'litellm' / 'bin', 'litellm')}"
     return [compared("dispatcher StreamComplete, CPU per chunk", peer, _sides(spent), unit="µs", at_most=0.2)]
 

@@ -80,9 +80,7 @@ def run(target: Target, *, calls: int, clients: int) -> Load:
             command.append("--h1")
         for name, value in target.headers.items():
             command += ["-H", f"{name}: {value}"]
-        done = subprocess.run(
-            [*command, target.url], check=False, capture_output=True, text=True, timeout=_TIMEOUT
-        )
+        done = subprocess.run([*command, target.url], check=False, capture_output=True, text=True, timeout=_TIMEOUT)
         summary = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
         rate = re.search(r"finished in [^,]+, ([\d.]+) req/s", done.stdout)
         if done.returncode != 0 or not summary or not rate or int(summary[1]) != calls:

@@ -31,7 +31,10 @@ def tool(name: str) -> str:
         if not shutil.which("apt-get") or os.geteuid() != 0:
             raise Missing(f"{name} is not installed: install {package} (as root: apt-get install {package})")
         print(f"installing {package} (once)", file=sys.stderr)
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-qq", "--no-install-recommends", package]):
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-qq", "--no-install-recommends", package],
+        ):
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_INSTALL_SECONDS)
             if done.returncode != 0:
                 raise Missing(f"{' '.join(command)} failed: {done.stderr.strip().splitlines()[-1:]}")
@@ -53,7 +56,7 @@ def python_environment(name: str, *requirements: str) -> Path:
     if not marker.exists() or marker.read_text() != wanted:
         print(f"installing {' '.join(requirements)} into {folder} (once)", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         done = subprocess.run(
             [*pip, *requirements], check=False, capture_output=True, text=True, timeout=_INSTALL_SECONDS
         )

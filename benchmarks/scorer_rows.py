@@ -109,9 +109,7 @@ class _Direct:
             for row, values in enumerate(ids):
                 input_ids[row, : len(values)] = values
                 mask[row, : len(values)] = 1
-            [probabilities] = self._session.run(
-                ["win_probability"], {"input_ids": input_ids, "attention_mask": mask}
-            )
+            [probabilities] = self._session.run(["win_probability"], {"input_ids": input_ids, "attention_mask": mask})
             scores += probabilities.tolist()
         return scores
 
@@ -122,10 +120,14 @@ def _question(text: str) -> scorer_pb2.ScoreRequest:
 
 
 def _run(
-    scorer: ServiceProcess, method: str, message: "scorer_pb2.ScoreRequest | scorer_pb2.BatchScoreRequest", calls: int,
+    scorer: ServiceProcess,
+    method: str,
+    message: "scorer_pb2.ScoreRequest | scorer_pb2.BatchScoreRequest",
+    calls: int,
     clients: int,
 ) -> Load:
     """Calls, each of which must have been answered with OK."""
+
     def answered() -> float:
         return servers.counter(scorer.metrics, _REQUESTS, method=method, status="OK")
 

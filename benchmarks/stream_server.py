@@ -40,7 +40,9 @@ async def _answer(
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = next(
-                int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+                int(line.partition(b":")[2])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length")
             )
             await reader.readexactly(length)
             writer.write(_HEAD)
