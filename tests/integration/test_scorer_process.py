@@ -1,6 +1,7 @@
 """The life of the scorer process: start, refusal to start, overload, impatient callers, drain."""
 
 import asyncio
+import dataclasses
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from pointsman.scorer.v1 import scorer_pb2
 from pointsman.scorer.v1.scorer_pb2_grpc import ScorerServiceStub
 from scorer_service import artifact as artifacts
 from scorer_service.scorer import open_scorer
-from scorer_service.settings import SHIPPED_ARTIFACT
+from scorer_service.settings import SHIPPED_ARTIFACT, Settings
 from tests.artifacts import edit_file, edit_manifest, user, write
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually, run_to_end, scorer
 
@@ -258,7 +259,7 @@ def test_help_lists_every_setting_with_unit_and_default() -> None:
     assert "SCORER_METRICS_LISTEN  [host:port; default 127.0.0.1:9101]" in ended.stdout
     assert "SCORER_MAX_CONVERSATION_BYTES  [bytes; default 1048576]" in ended.stdout
     assert "SCORER_MODE  [mode; default development; one of development, production]" in ended.stdout
-    assert ended.stdout.count("\n  SCORER_") == 13
+    assert ended.stdout.count("\n  SCORER_") == len(dataclasses.fields(Settings))
 
 
 def test_an_idle_scorer_stops_at_once(tiny: Path) -> None:

@@ -147,7 +147,7 @@ async def _go_every_way(bench: Bench, address: str) -> None:
             leaving = caller.stub.StreamComplete(
                 dispatcher_pb2.StreamCompleteRequest(chat=_chat("drip")), metadata=caller.metadata, timeout=10
             )
-            await leaving.read()
+            await _told(bench, leaving.read())  # a busy machine may be refused here
             leaving.cancel()
             late = dispatcher_pb2.CompleteRequest(chat=_chat("hang"))
             await _told(bench, caller.stub.Complete(late, metadata=caller.metadata, timeout=0.3))

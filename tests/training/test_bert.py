@@ -6,18 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from scorer_service.scorer import open_scorer
 from tests import battles, checkpoints
-from training import bert_graph, embeddings, fit_bert, minilm, one_pair, pair_labels
+from training import bert_graph, embeddings, fine_tuning, fit_bert, minilm, one_pair, pair_labels, torch_bert
 from training.bert_graph import CheckpointError
 from training.logit_curve import LogitCurve
 from training.train import no_progress
 
-torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
 
-from training import fine_tuning, torch_bert  # noqa: E402 - they need torch
 from training.fine_tuning import Examples, OtherCheckpointError, Schedule  # noqa: E402
 from training.routers import bert  # noqa: E402
 from training.routers.bert import HEAD, BertRouter  # noqa: E402

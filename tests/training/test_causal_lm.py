@@ -6,22 +6,21 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from scorer_service.preprocess import Preprocessor
 from scorer_service.scorer import open_scorer
 from tests import battles, checkpoints
 from tests.artifacts import user
-from training import fit_causal_lm, llama_checkpoint, llama_graph
+from training import fine_tuning, fit_causal_lm, llama_checkpoint, llama_graph, torch_llama
 from training.bert_graph import CheckpointError
 from training.llama_checkpoint import LlamaCheckpoint
 from training.onnx_graph import GraphBuilder
 from training.train import no_progress
 
-torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.timeout(240)]
 
-from training import fine_tuning, torch_llama  # noqa: E402 - they need torch
 from training.routers import causal_lm  # noqa: E402
 
 
