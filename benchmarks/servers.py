@@ -208,8 +208,9 @@ def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
     config, port = folder / "litellm.yaml", _free_port()
     config.write_text(_LITELLM.format(base_url=upstream))
     command = [str(environment / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
-    # Its table of prices comes with it; without this it asks the network for a newer one.
+    # Its table of prices comes with it: without this it asks the network for a newer one. It has no key to check.
     env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
+    env["LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"] = "True"
     with _running([*command, "--num_workers", "1"], folder / "litellm.out", port, measured=True, env=env) as pid:
         yield f"http://127.0.0.1:{port}/v1/chat/completions", pid
 
