@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dispatcher_service import budget
+from dispatcher_service import budget, tasks
 from dispatcher_service.budget import Limit
 from dispatcher_service.catalogue import TenantPolicy
 from dispatcher_service.errors import BudgetExhausted, LedgerUnavailable
@@ -159,9 +159,7 @@ class Book:
         left = list(self._ends)
         if left:
             logger.error("the ledger did not take %d charges: it will expire them at their worst case", len(left))
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await tasks.end(left)
 
     async def _settle(self, booking: Booking, charge: Charge) -> None:
         settled = await self._persist("settle", lambda: self._ledger.settle(booking.reservation, charge))

@@ -28,7 +28,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dispatcher_service import kept
+from dispatcher_service import kept, tasks
 from dispatcher_service.answer import Delta, Idempotency
 from dispatcher_service.catalogue import Catalogue, OnLedgerFailure, TenantPolicy
 from dispatcher_service.chat import Request
@@ -259,9 +259,7 @@ class Idempotent:
     async def _stop_renewing(self, claim: _Claim) -> int:
         """The version of our claim's document; 0 if it is not ours any more."""
         if claim.renewing is not None:
-            claim.renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await claim.renewing
+            await tasks.end([claim.renewing])
             claim.renewing = None
         document = await self._documents.get_document(claim.tenant_id, claim.name)
         return document.version if document is not None and document.body == claim.body() else 0

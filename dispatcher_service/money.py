@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from dispatcher_service import tasks
 from dispatcher_service.booking import Book
 from dispatcher_service.budget_metrics import BudgetMetrics
 from dispatcher_service.catalogue import Catalogue
@@ -38,8 +39,6 @@ class Money:
 
     async def close(self) -> None:
         """Write what is still to be written, for a few seconds at most."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         await self.book.close(_LAST_WRITES_SECONDS)
         await self.pacer.close(_LAST_WRITES_SECONDS)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dispatcher_service import pace_document, pacing, pacing_state
+from dispatcher_service import pace_document, pacing, pacing_state, tasks
 from dispatcher_service.catalogue import TenantPolicy
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import Document
@@ -139,9 +139,7 @@ class LedgerPacer:
         flushing = asyncio.ensure_future(self.flush())
         await asyncio.wait([flushing], timeout=timeout)
         left = [flushing, *(tenant.merging for tenant in self._tenants.values() if tenant.merging is not None)]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await tasks.end(left)
 
     def _tenant(self, policy: TenantPolicy) -> _Tenant:
         assert policy.pacing is not None

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from dispatcher_service import freezing, overlay
+from dispatcher_service import freezing, overlay, tasks
 from dispatcher_service.audit_trail import AuditTrail, Entry
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.errors import Busy, InvalidRequest, LedgerUnavailable, NotFound
@@ -107,9 +107,7 @@ class Policies:
 
     async def close(self) -> None:
         """Follow no longer."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     def catalogue(self) -> Catalogue:
         """What is in force now. Frozen: keep it for a request, not for longer."""

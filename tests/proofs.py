@@ -237,9 +237,10 @@ def one_limit_for_many(folder: Path, *, dispatchers: int, calls: int, concurrenc
         with fleet(folder, upstream, server.url, size=dispatchers, limit=limit) as processes:
 
             async def run() -> tuple[Load, int]:
-                watching = asyncio.create_task(_highest_committed(server.url))
+                ended = asyncio.Event()
+                watching = asyncio.create_task(_highest_committed(server.url, ended))
                 done = await load([process.grpc for process in processes], calls=calls, concurrency=concurrency)
-                watching.cancel()
+                ended.set()
                 return done, await watching
 
             done, highest = asyncio.run(run())
@@ -247,16 +248,13 @@ def one_limit_for_many(folder: Path, *, dispatchers: int, calls: int, concurrenc
     return FleetResult(found, done, highest)
 
 
-async def _highest_committed(url: str) -> int:
+async def _highest_committed(url: str, ended: asyncio.Event) -> int:
     ledger, highest = open_ledger(url, timeout=5.0), 0
-    try:
-        while True:
-            highest = max(highest, (await ledger.balances(TENANT))[2].committed)
-            await asyncio.sleep(0.002)
-    except asyncio.CancelledError:
-        return highest
-    finally:
-        await ledger.close()
+    while not ended.is_set():
+        highest = max(highest, (await ledger.balances(TENANT))[2].committed)
+        await asyncio.sleep(0.002)
+    await ledger.close()
+    return highest
 
 
 def killed_under_load(folder: Path, backend: str, *, kills: int, seed: int = 1) -> Books:

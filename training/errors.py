@@ -1,6 +1,7 @@
 """What goes wrong in training and evaluation by no fault of the code.
 
 TrainingError
+├── AdaptError           the artefact or the labels cannot be adapted from    (adapt)
 ├── CorpusError          a data file is missing or is not what it should be   (corpus)
 ├── EncoderMissingError  the encoder's package is absent or altered           (minilm)
 ├── ExportError          the artefact must not be shipped                     (export)

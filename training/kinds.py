@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 KINDS: Mapping[str, str] = {
+    "kernel": "difficulty heads and MiniLM's middle layers under a kernel; teaches static",
     "static": "word vectors and surface features; the shipped default",
     "mf": "matrix factorisation over all models (RouteLLM)",
     "sw": "a Bradley-Terry fit per prompt over battles of similar prompts (RouteLLM)",

@@ -24,6 +24,7 @@ class AnswerMatrix:
         models: by the name that is the same in every set.
         quality: [prompts, models] in a unit of the set's own, higher is better; NaN where there is no label.
         tie_below: two answers that differ by less are equally good; equal ones always are.
+        tasks: which task of the set a prompt belongs to, [prompts]; empty where the set does not say.
     """
 
     name: str
@@ -31,6 +32,7 @@ class AnswerMatrix:
     models: tuple[str, ...]
     quality: Floats
     tie_below: float = 0.0
+    tasks: tuple[str, ...] = ()
 
     def outcomes(self, strong: str, weak: str) -> Floats:
         """1 where `strong` answered better, 0 where worse, one half for a tie, NaN without both labels. [prompts]."""
@@ -44,7 +46,8 @@ class AnswerMatrix:
     def take(self, rows: NDArray[np.int64]) -> "AnswerMatrix":
         """The same matrix for some of its prompts."""
         prompts = tuple(self.prompts[row] for row in rows)
-        return AnswerMatrix(self.name, prompts, self.models, self.quality[rows], self.tie_below)
+        tasks = tuple(self.tasks[row] for row in rows) if self.tasks else ()
+        return AnswerMatrix(self.name, prompts, self.models, self.quality[rows], self.tie_below, tasks)
 
 
 def outcome(gap: Floats, tie_below: float) -> Floats:
@@ -64,9 +67,9 @@ def read_matrices(data: Path) -> tuple[AnswerMatrix, ...]:
         CorpusError: a file is missing.
     """
     return (
-        _columns(data, "mmlu_pro", "correct/"),
-        _columns(data, "llmrouter", "correct/"),
-        _columns(data, "pareto", "reward/", tie_below=0.05),
+        _columns(data, "mmlu_pro", "correct/", tasks="category"),
+        _columns(data, "llmrouter", "correct/", tasks="task"),
+        _columns(data, "pareto", "reward/", tie_below=0.05, tasks="source"),
         _columns(data, "crux", "correct/"),
         _columns(data, "math_l5", "correct/"),
         _arena_hard(data),
@@ -118,7 +121,7 @@ def _canonical(column: str) -> str:
     return _SAME_MODEL.get(name, name)
 
 
-def _columns(data: Path, name: str, prefix: str, *, tie_below: float = 0.0) -> AnswerMatrix:
+def _columns(data: Path, name: str, prefix: str, *, tie_below: float = 0.0, tasks: str = "") -> AnswerMatrix:
     """A file with one column per model."""
     frame = corpus.read_parquet(data / f"train/{name}.parquet")
     labels = [column for column in frame.columns if column.startswith(prefix)]
@@ -128,7 +131,8 @@ def _columns(data: Path, name: str, prefix: str, *, tie_below: float = 0.0) -> A
         if parsed in frame.columns:
             quality[frame[parsed].fill_null(value=False).not_().to_numpy(), place] = np.nan
     models = tuple(_canonical(column) for column in labels)
-    return AnswerMatrix(name, tuple(corpus.full_prompts(frame)), models, quality, tie_below)
+    task = tuple(frame[tasks].to_list()) if tasks else ()
+    return AnswerMatrix(name, tuple(corpus.full_prompts(frame)), models, quality, tie_below, task)
 
 
 def _arena_hard(data: Path) -> AnswerMatrix:

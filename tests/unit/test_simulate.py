@@ -11,6 +11,8 @@ from dispatcher_service.pacing_targets import PacingPolicy, Reference, ShareTarg
 from dispatcher_service.pricing import Price
 from dispatcher_service.routing import Tier, alpha_for_share
 from pointsman import cli
+from scorer_service import artifact
+from scorer_service.settings import SHIPPED_ARTIFACT
 from training import simulate, streams
 from training.simulate import Plan
 from training.streams import Call, StreamError, Traffic
@@ -167,10 +169,12 @@ def test_the_command_prints_both_plans_and_writes_windows_and_plot(
     assert cli.main([*arguments, "--csv", str(table), "--plot", str(plot)]) == 0
     out = capsys.readouterr().out
     assert "share 0.3" in out
-    assert "fixed α 0.633" in out
+    alpha = alpha_for_share(artifact.load(SHIPPED_ARTIFACT).manifest.score_quantiles, 0.3)
+    fixed = f"fixed α {alpha:.3f}"
+    assert fixed in out
     assert plot.read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    assert [row["plan"] for row in rows] == ["share 0.3"] * 4 + ["fixed α 0.633"] * 4
+    assert [row["plan"] for row in rows] == ["share 0.3"] * 4 + [fixed] * 4
     assert sum(int(row["calls"]) for row in rows) == 4000
 
 
