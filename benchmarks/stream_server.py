@@ -39,11 +39,8 @@ async def _answer(
 ) -> None:
     try:
         while head := await reader.readuntil(b"\r\n\r\n"):
-            length = next(
-                int(line.partition(b":")[2])
-                for line in head.lower().split(b"\r\n")
-                if line.startswith(b"content-length")
-            )
+            lengths = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            length = next((int(line.partition(b":")[2]) for line in lengths), 0)
             await reader.readexactly(length)
             writer.write(_HEAD)
             for event in events:

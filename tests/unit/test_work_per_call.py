@@ -84,5 +84,5 @@ def test_a_request_enters_no_more_functions_than_it_did() -> None:
 
 def _compare(entered: float, baseline: float) -> None:
     assert LEAST * baseline <= entered <= MOST * baseline, (
-        f"{entered:.0f} Python functions per call, where there were {baseline}: write the new number down if it is meant"
+        f"{entered:.0f} Python functions per call, where there were {baseline}: if that is meant, write it down"
     )
