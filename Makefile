@@ -9,7 +9,7 @@ POINTSMAN_DATA ?= $(wildcard $(abspath ../shared/data))
 export POINTSMAN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-full test-train lint types imports protos artifact clean
+.PHONY: help demo run test test-full test-train bench bench-full lint types imports protos artifact clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 — \2/p' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ test-full: $(VENV)/.dev  ## the long forms: more kills, more fuzz, more soak
 
 test-train: $(VENV)/.train  ## what needs torch
 	$(BIN)/python -m pytest -m "torch and not full"
+
+bench: $(VENV)/.dev  ## measure against LiteLLM, Envoy and bare parts: one table, some five minutes
+	$(BIN)/python -m benchmarks
+
+bench-full: $(VENV)/.dev  ## the same with more rounds and calls
+	$(BIN)/python -m benchmarks --full
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
 
 import enum
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -61,8 +62,15 @@ class Price:
     @property
     def version(self) -> str:
         """Names these numbers and their date: equal for equal prices, on every host."""
-        numbers = (self.effective_from, self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
-        return hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
+        return _version(
+            (self.effective_from, self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _version(numbers: tuple[int, ...]) -> str:
+    # Asked for on every call, of the same few prices.
+    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
 
 
 def price_at(prices: Sequence[Price], now: float) -> Price:

