@@ -43,12 +43,12 @@ def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
         "reasoning_effort": chat.reasoning_effort or None,
         "user": chat.user or None,
         "metadata": dict(chat.metadata) or None,
+        "extra_body": dict(chat.extra_body) or None,
     }
     return {
         "model": deployment.upstream_model,
         "messages": [_message(message) for message in chat.messages],
         **{name: value for name, value in optional.items() if value is not None},
-        **chat.extra_body,
     }
 
 

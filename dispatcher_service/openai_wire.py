@@ -1,12 +1,16 @@
 """From OpenAI's chat completions to our values: answers and pieces of answers.
 
-What is read here is parsed JSON that nobody has validated: an answer of another shape fails with ValueError, TypeError,
-AttributeError or KeyError, which `upstream_errors` translates.
+The client library does not validate what it parses, so that an upstream that answers in another shape fails here, with
+ValueError, TypeError or AttributeError; `upstream` translates them.
 """
 
 import json
 from collections.abc import Mapping
 from typing import Any, Final
+
+from openai import BaseModel
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.completion_usage import CompletionUsage
 
 from dispatcher_service.answer import (
     Choice,
@@ -22,8 +26,6 @@ from dispatcher_service.answer import (
 from dispatcher_service.chat import ToolCall
 from dispatcher_service.pricing import Usage, UsageSource
 
-Json = dict[str, Any]
-
 _ANSWER: Final = frozenset(
     {"id", "object", "created", "model", "system_fingerprint", "choices", "usage", "obfuscation"}
 )
@@ -32,72 +34,69 @@ _CHOICE: Final = frozenset({"index", "message", "delta", "finish_reason", "logpr
 _MESSAGE: Final = frozenset({"role", "content", "refusal", "tool_calls"})
 
 
-def read_completion(answer: Any) -> Completion:
+def read_completion(completion: ChatCompletion) -> Completion:
     """A whole answer."""
-    choices = _object(answer)["choices"]
-    if not choices:
-        raise ValueError("an answer without choices")
-    usage = answer.get("usage")
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        raise ValueError("not a chat completion")
     return Completion(
-        choices=tuple(sorted(map(_read_choice, choices), key=lambda choice: choice.index)),
-        usage=None if usage is None else read_usage(usage),
-        origin=read_origin(answer, extra_of_chunk(answer)),
+        choices=tuple(sorted(map(_read_choice, completion.choices), key=lambda choice: choice.index)),
+        usage=None if completion.usage is None else read_usage(completion.usage),
+        origin=read_origin(completion, extra(completion, _ANSWER)),
     )
 
 
-def _read_choice(choice: Json) -> Choice:
-    message = _object(choice["message"])
-    finish_reason = choice.get("finish_reason")
+def _read_choice(choice: Any) -> Choice:
+    message = choice.message
+    calls = tuple(_read_call(call) for call in message.tool_calls or ())
     return Choice(
-        index=choice["index"],
-        content=_text(message.get("content")),
-        refusal=_text(message.get("refusal")),
-        tool_calls=tuple(_read_call(call) for call in message.get("tool_calls") or ()),
-        finish_reason=read_finish_reason(finish_reason),
-        upstream_finish_reason=unknown_word(finish_reason),
-        logprobs=_read_logprobs(choice.get("logprobs")),
+        index=choice.index,
+        content=message.content or "",
+        refusal=message.refusal or "",
+        tool_calls=calls,
+        finish_reason=read_finish_reason(choice.finish_reason),
+        upstream_finish_reason=unknown_word(choice.finish_reason),
+        logprobs=_read_logprobs(choice.logprobs),
         extra_json=_extra_json(choice, "message", message),
     )
 
 
-def _read_call(call: Json) -> ToolCall:
-    if call.get("type") == "custom":
-        return ToolCall(id=call["id"], name=call["custom"]["name"], arguments=call["custom"]["input"], custom=True)
-    return ToolCall(id=call["id"], name=call["function"]["name"], arguments=call["function"]["arguments"])
+def _read_call(call: Any) -> ToolCall:
+    if call.type == "custom":
+        return ToolCall(id=call.id, name=call.custom.name, arguments=call.custom.input, custom=True)
+    return ToolCall(id=call.id, name=call.function.name, arguments=call.function.arguments)
 
 
-def _read_call_delta(call: Json) -> ToolCallDelta:
-    custom = call.get("custom")
-    named, arguments = (custom, "input") if custom is not None else (call.get("function") or {}, "arguments")
+def _read_call_delta(call: Any) -> ToolCallDelta:
+    # The package's chunks know functions only: a custom tool's piece is a member that it keeps as it came.
+    custom = (call.model_extra or {}).get("custom")
+    if custom is not None:
+        name, arguments = custom.get("name"), custom.get("input")
+    else:
+        name, arguments = (call.function.name, call.function.arguments) if call.function else (None, None)
     return ToolCallDelta(
-        index=call["index"],
-        id=_text(call.get("id")),
-        name=_text(named.get("name")),
-        arguments=_text(named.get(arguments)),
-        custom=custom is not None,
+        index=call.index, id=call.id or "", name=name or "", arguments=arguments or "", custom=custom is not None
     )
 
 
-def read_delta(choice: Json) -> Delta | None:
+def read_delta(choice: Any) -> Delta | None:
     """The piece that one choice of a chunk brings; `None` if it brings nothing to show."""
-    piece = _object(choice["delta"])
-    content, refusal = _text(piece.get("content")), _text(piece.get("refusal"))
-    calls = tuple(_read_call_delta(call) for call in piece.get("tool_calls") or ())
-    logprobs = _read_logprobs(choice.get("logprobs"))
+    piece = choice.delta
+    calls = tuple(_read_call_delta(call) for call in piece.tool_calls or ())
+    logprobs = _read_logprobs(choice.logprobs)
     extra_json = _extra_json(choice, "delta", piece)
-    if not (content or refusal or calls or logprobs or extra_json):
+    if not (piece.content or piece.refusal or calls or logprobs or extra_json):
         return None
     return Delta(
-        index=choice["index"],
-        content=content,
-        refusal=refusal,
+        index=choice.index,
+        content=piece.content or "",
+        refusal=piece.refusal or "",
         tool_calls=calls,
         logprobs=logprobs,
         extra_json=extra_json,
     )
 
 
-def read_finish_reason(text: str | None) -> FinishReason:
+def read_finish_reason(text: str) -> FinishReason:
     """OpenAI's word for it; a word that we do not know is `UNKNOWN`."""
     try:
         return FinishReason(text)
@@ -110,30 +109,35 @@ def unknown_word(text: str | None) -> str:
     return text if text and read_finish_reason(text) is FinishReason.UNKNOWN else ""
 
 
-def read_origin(answer: Json, beside: Mapping[str, Any]) -> Origin:
+def read_origin(answer: ChatCompletion | ChatCompletionChunk, beside: Mapping[str, Any]) -> Origin:
     """What the upstream says of its answer; `beside` is what it says that has no field."""
     return Origin(
-        completion_id=_text(answer.get("id")),
-        model=_text(answer.get("model")),
-        system_fingerprint=_text(answer.get("system_fingerprint")),
-        created=int(answer.get("created") or 0),
+        completion_id=answer.id or "",
+        model=answer.model or "",
+        system_fingerprint=answer.system_fingerprint or "",
+        created=answer.created or 0,
         extra_json=_json(beside),
     )
 
 
-def extra_of_chunk(chunk: Json) -> Json:
-    """The members of an answer or a chunk, beside its choices, that have no field of ours."""
-    return _extra(chunk, _ANSWER)
+def extra_of_chunk(chunk: ChatCompletionChunk) -> dict[str, Any]:
+    """The members of a chunk, beside its choices, that have no field of ours."""
+    return extra(chunk, _ANSWER)
 
 
-def _extra(members: Json, known: frozenset[str]) -> Json:
+def extra(model: BaseModel, known: frozenset[str]) -> dict[str, Any]:
     """The members that have no field of ours, without those that say nothing."""
-    return {name: value for name, value in members.items() if name not in known and value is not None}
+    names = (model.model_fields_set | (model.model_extra or {}).keys()) - known
+    # Most answers have none: then nothing is dumped.
+    found = {name: getattr(model, name) for name in names}
+    if all(value is None for value in found.values()):
+        return {}
+    return model.model_dump(mode="json", include=set(names), exclude_none=True, warnings=False)
 
 
-def _extra_json(choice: Json, name: str, inner: Json) -> str:
-    members = _extra(choice, _CHOICE)
-    within = _extra(inner, _MESSAGE)
+def _extra_json(choice: BaseModel, name: str, inner: BaseModel) -> str:
+    members = extra(choice, _CHOICE)
+    within = extra(inner, _MESSAGE)
     if within:
         members[name] = within
     return _json(members)
@@ -143,52 +147,40 @@ def _json(members: Mapping[str, Any]) -> str:
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")) if members else ""
 
 
-def read_usage(usage: Any) -> Usage:
+def read_usage(usage: CompletionUsage) -> Usage:
     """OpenAI's counts overlap (cached is part of prompt, reasoning part of completion); ours are disjoint."""
-    prompt, completion = usage.get("prompt_tokens_details") or {}, usage.get("completion_tokens_details") or {}
-    cached, written = prompt.get("cached_tokens") or 0, prompt.get("cache_write_tokens") or 0
-    reasoning = completion.get("reasoning_tokens") or 0
+    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
+    cached = (prompt and prompt.cached_tokens) or 0
+    written = (prompt and prompt.cache_write_tokens) or 0
+    reasoning = (completion and completion.reasoning_tokens) or 0
     return Usage(
-        input_tokens=max(usage["prompt_tokens"] - cached - written, 0),
+        input_tokens=max(usage.prompt_tokens - cached - written, 0),
         cached_input_tokens=cached,
         cache_write_tokens=written,
-        output_tokens=max(usage["completion_tokens"] - reasoning, 0),
+        output_tokens=max(usage.completion_tokens - reasoning, 0),
         reasoning_tokens=reasoning,
         source=UsageSource.REPORTED,
-        reported_json=_json(_extra(usage, frozenset())),
+        reported_json=usage.model_dump_json(exclude_unset=True, exclude_none=True, warnings=False),
     )
 
 
-def _read_logprobs(logprobs: Json | None) -> Logprobs | None:
-    if logprobs is None or not (logprobs.get("content") or logprobs.get("refusal")):
+def _read_logprobs(logprobs: Any) -> Logprobs | None:
+    if logprobs is None or not (logprobs.content or logprobs.refusal):
         return None
     return Logprobs(
-        content=tuple(_token_logprob(token) for token in logprobs.get("content") or ()),
-        refusal=tuple(_token_logprob(token) for token in logprobs.get("refusal") or ()),
+        content=tuple(_token_logprob(token) for token in logprobs.content or ()),
+        refusal=tuple(_token_logprob(token) for token in logprobs.refusal or ()),
     )
 
 
-def _token_logprob(token: Json) -> TokenLogprob:
-    top = token.get("top_logprobs") or ()
+def _token_logprob(token: Any) -> TokenLogprob:
     return TokenLogprob(
-        token=token["token"],
-        logprob=token["logprob"],
-        token_bytes=_bytes(token.get("bytes")),
-        top=tuple(TopLogprob(each["token"], each["logprob"], _bytes(each.get("bytes"))) for each in top),
+        token=token.token,
+        logprob=token.logprob,
+        token_bytes=_bytes(token.bytes),
+        top=tuple(TopLogprob(top.token, top.logprob, _bytes(top.bytes)) for top in token.top_logprobs or ()),
     )
 
 
 def _bytes(values: list[int] | None) -> bytes | None:
     return None if values is None else bytes(values)
-
-
-def _text(value: Any) -> str:
-    if value is not None and not isinstance(value, str):
-        raise TypeError("not a text")
-    return value or ""
-
-
-def _object(value: Any) -> Json:
-    if not isinstance(value, dict):
-        raise TypeError("not an object")
-    return value

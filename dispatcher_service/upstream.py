@@ -1,22 +1,24 @@
-"""Models behind OpenAI-compatible endpoints.
+"""Models behind OpenAI-compatible endpoints, through the `openai` client.
 
 Every wait has a timeout, and retrying is not done here: `failover` decides it. Whatever goes wrong becomes an
 `UpstreamError` (`upstream_errors`).
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any
 
-from dispatcher_service import openai_body, openai_wire
+import openai
+from openai import AsyncOpenAI, AsyncStream
+from openai.types.chat import ChatCompletionChunk
+
+from dispatcher_service import openai_body, openai_client, openai_wire
 from dispatcher_service.answer import Completion, Delta, End, FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.errors import UpstreamUnavailable
-from dispatcher_service.openai_client import Client
 from dispatcher_service.pricing import Usage
 from dispatcher_service.upstream_errors import Translator
 from pointsman.runtime.logs import fields
@@ -35,19 +37,23 @@ class OpenAIUpstream:
         self._trace_headers = trace_headers
         self._credentials = credentials
         self._translate = Translator(credentials)
-        self._clients: dict[str, tuple[Deployment, Client]] = {}
-        self._replaced: list[Client] = []
+        self._clients: dict[str, tuple[Deployment, AsyncOpenAI]] = {}
+        self._replaced: list[AsyncOpenAI] = []
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `ports.Upstream.complete`."""
         patience = _Patience(deployment, timeout)
         with self._translate(deployment, patience):
             client, headers = self._prepared(deployment)
+            # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
-                answer = await client.complete(
-                    {**openai_body.body(deployment, chat), "stream": False}, headers, timeout=timeout
+                completion = await client.chat.completions.create(
+                    **openai_body.body(deployment, chat),
+                    stream=False,
+                    timeout=patience.client_timeout(),
+                    extra_headers=headers,
                 )
-            return openai_wire.read_completion(answer)
+            return openai_wire.read_completion(completion)
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """See `ports.Upstream.stream`."""
@@ -55,17 +61,20 @@ class OpenAIUpstream:
         reading = _Reading(deployment.name, chat.choices)
         with self._translate(deployment, patience):
             client, headers = self._prepared(deployment)
-            body = {
-                **openai_body.body(deployment, chat),
-                "stream": True,
-                # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
-                "stream_options": {"include_usage": True},
-            }
-            async with contextlib.aclosing(client.stream(body, headers, timeout=timeout)) as chunks:
+            async with patience.first_token():
+                stream = await client.chat.completions.create(
+                    **openai_body.body(deployment, chat),
+                    stream=True,
+                    # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
+                    stream_options={"include_usage": True},
+                    timeout=patience.client_timeout(),
+                    extra_headers=headers,
+                )
+            async with stream:
                 while True:
                     # Around each read and not around the loop, which also holds the time the caller takes to read.
                     async with patience.idle() if reading.begun else patience.first_token():
-                        chunk = await anext(chunks, None)
+                        chunk = await _next(stream)
                     if chunk is None:
                         break
                     for delta in reading.read(chunk):
@@ -77,16 +86,17 @@ class OpenAIUpstream:
         for client in (*self._replaced, *(client for _, client in self._clients.values())):
             await client.close()
 
-    def _prepared(self, deployment: Deployment) -> tuple[Client, dict[str, str]]:
+    def _prepared(self, deployment: Deployment) -> tuple[AsyncOpenAI, dict[str, str | openai.Omit]]:
         known = self._clients.get(deployment.name)
         if known is None or known[0] != deployment:
             if known is not None:
                 # Calls in flight go on over the old one.
                 self._replaced.append(known[1])
-            known = deployment, Client(deployment)
+            known = deployment, openai_client.connect(deployment)
             self._clients[deployment.name] = known
         try:
-            return known[1], {**self._credentials.headers(deployment), **self._trace_headers()}
+            headers = openai_client.call_headers(self._credentials.headers(deployment))
+            return known[1], {**headers, **self._trace_headers()}
         except CredentialError as error:
             logger.error("a deployment has no usable key", extra=fields(error=str(error)))
             raise UpstreamUnavailable(
@@ -130,6 +140,10 @@ class _Patience:
         soon = asyncio.get_running_loop().time() + self._deployment.idle_timeout
         return asyncio.timeout_at(min(self._started + self._timeout, soon))
 
+    def client_timeout(self) -> openai.Timeout:
+        """For the client: to connect. Reads are limited here."""
+        return openai.Timeout(None, connect=min(self._timeout, self._deployment.connect_timeout))
+
 
 class _Reading:
     """What a stream has brought so far."""
@@ -141,22 +155,21 @@ class _Reading:
         self._finish_reasons: dict[int, FinishReason] = {}
         self._usage: Usage | None = None
         self._words: dict[int, str] = {}
-        self._first: dict[str, Any] | None = None
+        self._first: ChatCompletionChunk | None = None
         self._beside: dict[str, Any] = {}
 
-    def read(self, chunk: dict[str, Any]) -> Iterator[Delta]:
+    def read(self, chunk: ChatCompletionChunk) -> Iterator[Delta]:
         """The deltas of a chunk."""
         self._first = self._first or chunk
         self._beside |= openai_wire.extra_of_chunk(chunk)
-        if chunk.get("usage") is not None:
-            self._usage = openai_wire.read_usage(chunk["usage"])
+        if chunk.usage is not None:
+            self._usage = openai_wire.read_usage(chunk.usage)
         # The last chunk, which carries the usage, has no choices.
-        for choice in chunk["choices"]:
-            finish_reason = choice.get("finish_reason")
-            if finish_reason:
+        for choice in chunk.choices:
+            if choice.finish_reason:
                 self.begun = True
-                self._finish_reasons[choice["index"]] = openai_wire.read_finish_reason(finish_reason)
-                self._words[choice["index"]] = openai_wire.unknown_word(finish_reason)
+                self._finish_reasons[choice.index] = openai_wire.read_finish_reason(choice.finish_reason)
+                self._words[choice.index] = openai_wire.unknown_word(choice.finish_reason)
             delta = openai_wire.read_delta(choice)
             if delta is not None:
                 self.begun = True
@@ -178,3 +191,10 @@ class _Reading:
             origin=openai_wire.read_origin(self._first, self._beside),
             upstream_finish_reasons=words if any(words) else (),
         )
+
+
+async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk | None:
+    try:
+        return await stream.__anext__()
+    except StopAsyncIteration:
+        return None

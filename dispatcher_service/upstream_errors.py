@@ -1,4 +1,4 @@
-"""Failures of `openai_client` as our errors.
+"""Failures of the `openai` client as our errors.
 
 Messages of an upstream reach the caller only where it found fault with the request. Whether a failure may cost
 something is decided here, on the safe side.
@@ -7,12 +7,13 @@ something is decided here, on the safe side.
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import aiohttp
+import openai
 
 from dispatcher_service import openai_client
 from dispatcher_service.catalogue import Deployment
@@ -24,7 +25,6 @@ from dispatcher_service.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from dispatcher_service.openai_client import AnswerTooLong, ErrorEvent, StatusError
 from pointsman.runtime.logs import fields
 
 _CALLERS_FAULT = (400, 413, 415, 422)
@@ -62,42 +62,44 @@ class Translator:
         name = deployment.name
         try:
             yield
-        except UpstreamError:
-            raise
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise UpstreamUnavailable(name, "cannot be reached", may_be_billed=False) from error
         except TimeoutError as error:
             raise UpstreamTimeout(name, waited.what, may_be_billed=True, out_of_time=waited.out_of_time) from error
-        except StatusError as error:
+        except openai.APIConnectionError as error:
+            raise _connection_error(name, error) from error
+        except openai.RateLimitError as error:
+            raise UpstreamRateLimited(name, _retry_after(error)) from error
+        except openai.APIStatusError as error:
             raise self._status_error(deployment, error) from error
-        except ErrorEvent as error:
+        except UpstreamError:
+            raise
+        except openai.APIError as error:
+            # An error event inside a stream, or a response that does not parse.
             raise UpstreamUnavailable(name, "broke off with an error", may_be_billed=True) from error
-        except AnswerTooLong as error:
+        except openai_client.AnswerTooLong as error:
             what = f"answered with more than {openai_client.MAX_ANSWER_BYTES} bytes"
             raise UpstreamUnavailable(name, what, may_be_billed=True) from error
-        except (aiohttp.ClientError, OSError) as error:
+        except aiohttp.ClientError as error:
+            # What the layer between does not translate, such as a header that is none.
             raise UpstreamUnavailable(name, "broke off the connection", may_be_billed=True) from error
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-            # Answers are not validated as a whole: one of another shape fails where we read it.
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            # The client does not validate what it parses: an answer of another shape fails where we read it.
             raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
 
-    def _status_error(self, deployment: Deployment, error: StatusError) -> UpstreamError:
+    def _status_error(self, deployment: Deployment, error: openai.APIStatusError) -> UpstreamError:
         name = deployment.name
-        if error.status == 429:
-            return UpstreamRateLimited(name, _retry_after(error.headers))
-        if error.status in _CALLERS_FAULT:
+        if error.status_code in _CALLERS_FAULT:
             # The caller reads this, and an upstream may quote whatever it was sent.
-            return UpstreamRejected(name, f"refused the request: {self._credentials.hide(deployment, str(error))}")
-        if error.status in _OUR_FAULT:
+            return UpstreamRejected(name, f"refused the request: {self._credentials.hide(deployment, error.message)}")
+        if error.status_code in _OUR_FAULT:
             # Not the caller's fault, and what the upstream says of it is not the caller's to read.
-            what = f"answered HTTP {error.status}"
-            self._complain(name, error.status)
+            what = f"answered HTTP {error.status_code}"
+            self._complain(name, error.status_code)
             return UpstreamUnavailable(name, what, may_be_billed=False, retryable=False)
         return UpstreamUnavailable(
             name,
-            f"answered HTTP {error.status}",
+            f"answered HTTP {error.status_code}",
             may_be_billed=False,
-            asked_to_wait=_retry_after(error.headers) or 0.0,
+            asked_to_wait=_retry_after(error) or 0.0,
         )
 
     def _complain(self, name: str, status: int) -> None:
@@ -111,8 +113,25 @@ class Translator:
             )
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _connection_error(name: str, error: openai.APIConnectionError) -> UpstreamError:
+    """What happened to the connection, from the transport's own error.
+
+    The layers between call a refused connection and one that broke while we waited both ConnectTimeout, yet only
+    the first is certain to cost nothing.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, aiohttp.ClientError):
+        cause = cause.__cause__
+    if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return UpstreamUnavailable(name, "cannot be reached", may_be_billed=False)
+    if isinstance(cause, aiohttp.ServerTimeoutError):
+        return UpstreamTimeout(name, "no answer in time", may_be_billed=True)
+    return UpstreamUnavailable(name, "broke off the connection", may_be_billed=True)
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
     """Seconds that the upstream asks us to wait (RFC 9110, section 10.2.3, and OpenAI's `retry-after-ms`)."""
+    headers = error.response.headers
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000

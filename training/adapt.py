@@ -54,9 +54,13 @@ class Adapted:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """An adapted head, with held-out scores of the prompts it was fitted to, and the calibrator of these."""
+    """An adapted head: `scale` times the old score, plus its last machine.
+
+    `held_out` are scores of the prompts that it was fitted to, `slope` and `offset` the calibrator of these.
+    """
 
     head: DifficultyKernel
+    scale: float
     held_out: Doubles
     slope: float
     offset: float
@@ -143,7 +147,8 @@ def fit(head: DifficultyKernel, features: Floats, labelled: LabelledSet, seed: i
         for machine in head.machines
     )
     machines = (*scaled, design.machine(weights, bias))
-    return Fit(dataclasses.replace(head, machines=machines, slope=slope, offset=offset), held_out, slope, offset)
+    adapted = dataclasses.replace(head, machines=machines, slope=slope, offset=offset)
+    return Fit(adapted, scale, held_out, slope, offset)
 
 
 def learning_curve(
@@ -159,6 +164,7 @@ def learning_curve(
     router, manifest = _read(loaded), loaded.manifest
     labelled = data.read(benchmark).pair(manifest.strong_model, manifest.weak_model)
     features = router.features(_tokens(router, labelled.prompts))
+    old_scores, profiles = router.head.score(features), router.head.profile(features)
     sizes = [size for size in sizes if size <= 0.9 * len(labelled.prompts)]
     curve: list[Mapping[str, float]] = []
     for place, size in enumerate(sizes):
@@ -169,9 +175,16 @@ def learning_curve(
             order = np.argsort(dealt, kind="stable")
             seen, rest = order[:size], order[size:]
             rest = rest[~np.isin(dealt[rest], dealt[seen])]
-            fitted = fit(router.head, features[seen], _take(labelled, seen), seed)
-            before[draw] = metrics.apgr(router.head.score(features[rest]), labelled.gain[rest])
-            after[draw] = metrics.apgr(fitted.head.score(features[rest]), labelled.gain[rest])
+            scores = old_scores[rest]
+            before[draw] = metrics.apgr(scores, labelled.gain[rest])
+            try:
+                fitted = fit(router.head, features[seen], _take(labelled, seen), seed)
+            except export.ExportError:
+                # These labels bear nothing out: `adapt` refuses them, and the old artefact stays.
+                after[draw] = before[draw]
+            else:
+                scores = fitted.scale * scores + fitted.head.machines[-1](features[rest], profiles[rest])
+                after[draw] = metrics.apgr(scores, labelled.gain[rest])
             progress(place * draws + draw + 1, len(sizes) * draws)
         curve.append(
             {

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import pytest
+from openai.types.chat import ChatCompletion
 
 from benchmarks.servers import ANSWER
 from dispatcher_service import openai_body, openai_wire, routing
@@ -56,11 +57,14 @@ def decide() -> None:
     routing.decide(0.5, alpha=routing.alpha_for_share(QUANTILES, 0.3))
 
 
+COMPLETION = ChatCompletion.model_validate(ANSWER)
+
+
 def write_and_read() -> None:
-    """What goes to an upstream, and what comes back."""
+    """What goes to an upstream, and what comes back once the client has parsed it."""
     deployment = Deployment(name="d", model="m", base_url="http://unused", upstream_model="m")
     openai_body.body(deployment, request().chat)
-    openai_wire.read_completion(ANSWER)
+    openai_wire.read_completion(COMPLETION)
 
 
 @pytest.mark.parametrize(
