@@ -45,6 +45,19 @@ class TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class _CallersWhoWentAway(logging.Filter):
+    """Turns gRPC's traceback about a caller who goes away just as its answer is sent into a line of information.
+
+    gRPC keeps silent about it once it knows that the caller has gone; a moment before, it logs an error.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.getMessage().startswith("ExecuteBatchError raised in core"):
+            return True
+        record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        return logging.getLogger().isEnabledFor(logging.INFO)
+
+
 def configure(level: str, style: str) -> None:
     """Send all logs to standard error.
 
@@ -59,6 +72,7 @@ def configure(level: str, style: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_CallersWhoWentAway())
     # The HTTP client logs each request's URL at INFO: noise, and URLs are not ours to publish.
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -63,6 +63,8 @@ async def test_the_token_limit_holds_under_both_names_and_usage_counts(client: A
     completion = await client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "Count from one to one hundred in words."}],
+        temperature=0,
+        seed=7,
         extra_body={parameter: 7},
     )
     assert completion.choices[0].finish_reason == "length"
