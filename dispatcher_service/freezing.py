@@ -57,6 +57,7 @@ def policy(tenant_id: str, tenant: TenantSection, models: Sequence[ModelSection]
     return TenantPolicy(
         tenant_id=tenant_id,
         ladder=ladder(tenant, models),
+        strategy=tenant.strategy,
         dial=_dial(tenant),
         on_scorer_failure=tenant.on_scorer_failure,
         allow_alpha_override=tenant.allow_alpha_override,

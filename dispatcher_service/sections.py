@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.budget import OnExhausted
-from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
+from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure, StrategyName
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
 from dispatcher_service.routing import Objective
 from dispatcher_service.scorer_sections import ScorerSection
@@ -98,6 +98,7 @@ class TenantSection(Section):
     strong_model: Name | None = None
     weak_model: Name | None = None
     models: Annotated[tuple[Name, ...], Field(min_length=2, max_length=64)] | None = None
+    strategy: StrategyName = StrategyName.ROUTE
     objective: Objective = Objective.THRESHOLD
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
