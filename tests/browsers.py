@@ -27,7 +27,8 @@ def chromium() -> Iterator[Browser]:
     if path is None:
         raise LookupError(MISSING)
     # Root, as in containers, cannot have Chromium's sandbox; anyone else keeps it.
-    with sync_playwright() as playwright, playwright.chromium.launch(
-        executable_path=path, chromium_sandbox=os.geteuid() != 0
-    ) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, chromium_sandbox=os.geteuid() != 0) as browser,
+    ):
         yield browser

@@ -85,13 +85,9 @@ def toml(models: Models, *, scorer: str, more_tenants: Mapping[str, str] = Mappi
             f'base_url = "{models.base_url}"\n' + (f'api_key_env = "{models.api_key_env}"\n' * bool(models.api_key_env))
         )
     # Twelve calls are to show that a share comes out: a service holds it over a thousand.
-    ours = {
-        tenant: f"strong_call_share = {share}\npacing_window_calls = 20\n" for tenant, share in SHARES.items()
-    }
+    ours = {tenant: f"strong_call_share = {share}\npacing_window_calls = 20\n" for tenant, share in SHARES.items()}
     for tenant, policy in {**ours, **more_tenants}.items():
         sections.append(
-            f"[tenants.{tenant}]\n"
-            f'strong_model = "{models.strong.name}"\n'
-            f'weak_model = "{models.weak.name}"\n' + policy
+            f'[tenants.{tenant}]\nstrong_model = "{models.strong.name}"\nweak_model = "{models.weak.name}"\n' + policy
         )
     return "\n".join(sections)

@@ -124,9 +124,7 @@ class Playground:
             preference = Preference(_word(body, "preference"))
         except ValueError:
             raise BadBody(f"preference: write one of {', '.join(Preference)}") from None
-        await self._dispatcher.record_feedback(
-            _word(body, "request_id"), preference=preference, timeout=_QUICK_SECONDS
-        )
+        await self._dispatcher.record_feedback(_word(body, "request_id"), preference=preference, timeout=_QUICK_SECONDS)
         return JSONResponse({})
 
     async def budget(self, _: Request) -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from pointsman.client import AlphaSource, Budget, CostSource, Decision, Policy, PointsmanCallError, Reason, Tier
+from pointsman.client import AlphaSource, Budget, CostSource, Decision, PointsmanCallError, Policy, Reason, Tier
 
 _NANO = 1_000_000_000
 

@@ -113,8 +113,8 @@ def test_amounts_of_a_budget_are_exact_text() -> None:
             PointsmanCallError(
                 grpc.StatusCode.PERMISSION_DENIED, "alpha: this tenant's policy allows no override", reason="FORBIDDEN"
             ),
-            "This tenant's policy does not allow an α of your own. Leave α to the tenant, or set allow_alpha_override = "
-            "true in its policy.",
+            "This tenant's policy does not allow an α of your own. Leave α to the tenant, or set "
+            "allow_alpha_override = true in its policy.",
         ),
         (
             PointsmanCallError(grpc.StatusCode.PERMISSION_DENIED, "model: not yours", reason="FORBIDDEN"),
@@ -122,7 +122,10 @@ def test_amounts_of_a_budget_are_exact_text() -> None:
         ),
         (
             PointsmanCallError(
-                grpc.StatusCode.UNAVAILABLE, "deployment a: broke off", reason="UPSTREAM_UNAVAILABLE", cost_nano_usd=1500
+                grpc.StatusCode.UNAVAILABLE,
+                "deployment a: broke off",
+                reason="UPSTREAM_UNAVAILABLE",
+                cost_nano_usd=1500,
             ),
             "The model did not answer: deployment a: broke off. It cost $0.0000015 all the same.",
         ),
