@@ -9,7 +9,7 @@ from dispatcher_service.scorer_client import GrpcScorer
 from dispatcher_service.scorer_targets import EMBEDDED, ScorerEndpoint, ScorerTarget
 from dispatcher_service.scorers import MAIN, Observe, Predictor, Scorers
 from pointsman.runtime.channels import ClientTls
-from pointsman.runtime.server import StartError
+from pointsman.runtime.starting import StartError
 
 
 async def open_scorers(

@@ -7,8 +7,9 @@ import sys
 import grpc.aio
 from prometheus_client import CollectorRegistry
 
-from pointsman.runtime import entry
-from pointsman.runtime.server import ServerSpec, StartError, serve
+from pointsman.runtime import entry, tls
+from pointsman.runtime.server import ServerSpec, serve
+from pointsman.runtime.starting import StartError
 from pointsman.scorer.v1 import scorer_pb2_grpc
 from scorer_service.artifact import ArtifactError
 from scorer_service.metrics import Metrics
@@ -47,7 +48,7 @@ async def _serve(settings: Settings) -> None:
             registry=registry,
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
-            tls=entry.server_tls(settings, prefix=PREFIX),
+            tls=tls.from_settings(settings, prefix=PREFIX),
         ),
         register=register,
         prepare=prepare,

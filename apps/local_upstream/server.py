@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pointsman.runtime.logs import fields
-from pointsman.runtime.server import StartError, split_address
 from pointsman.runtime.settings import setting
+from pointsman.runtime.starting import StartError, split_address
 
 PREFIX = "LOCAL_UPSTREAM"
 MODEL_NAME = "SmolLM2-135M-Instruct"

@@ -16,7 +16,7 @@ from apps.openai_gateway.settings import PREFIX, Settings
 from pointsman.client import ClientTls, DispatcherClient
 from pointsman.runtime import entry
 from pointsman.runtime.logs import fields
-from pointsman.runtime.server import StartError, split_address
+from pointsman.runtime.starting import StartError, split_address
 
 ABOUT = """\
 Pointsman's OpenAI-compatible front door: POST /v1/chat/completions (streaming included), GET /v1/models. It translates

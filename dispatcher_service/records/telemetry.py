@@ -10,7 +10,7 @@ from dispatcher_service.records.decision_log import FileLines, Lines, StdoutLine
 from dispatcher_service.records.redaction import Redact
 from dispatcher_service.settings import Settings
 from dispatcher_service.tracing import NoTracing, Tracing
-from pointsman.runtime.server import StartError
+from pointsman.runtime.starting import StartError
 
 # OpenTelemetry is imported where it is turned on and nowhere else: it is an extra, and takes its time to load.
 

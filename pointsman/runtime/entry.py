@@ -3,13 +3,11 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pointsman.runtime import logs
-from pointsman.runtime.server import StartError
 from pointsman.runtime.settings import SettingsError, describe, load
-from pointsman.runtime.tls import ServerTls
+from pointsman.runtime.starting import StartError
 
 Settings = TypeVar("Settings", bound=Any)
 
@@ -45,20 +43,6 @@ def run(
     except StartError as error:
         return _fail(str(error), 1)
     return 0
-
-
-def server_tls(settings: Any, *, prefix: str) -> ServerTls | None:
-    """The settings `tls_certificate`, `tls_key` and `tls_client_ca` as a value, `None` if all are empty.
-
-    Raises:
-        StartError: one is set without another that it needs.
-    """
-    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if not certificate and not key and not client_ca:
-        return None
-    if not certificate or not key:
-        raise StartError(f"{prefix}_TLS_CERTIFICATE and {prefix}_TLS_KEY belong together: set both, or no TLS setting")
-    return ServerTls(certificate=Path(certificate), key=Path(key), client_ca=Path(client_ca) if client_ca else None)
 
 
 async def _as_coroutine(awaitable: Awaitable[None]) -> None:

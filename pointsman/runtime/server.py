@@ -23,16 +23,13 @@ from prometheus_client import CollectorRegistry
 from pointsman.runtime.channels import MAX_MESSAGE_BYTES
 from pointsman.runtime.decoding import StrictServer
 from pointsman.runtime.logs import fields
+from pointsman.runtime.starting import StartError, split_address
 from pointsman.runtime.tls import Certificates, ServerTls, TlsError
 
 _MAX_CONNECTION_AGE_MS = 300_000
 """Clients reconnect at least this often, and so find new replicas."""
 
 logger = logging.getLogger(__name__)
-
-
-class StartError(Exception):
-    """The process cannot start. The message is one line that says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,24 +122,6 @@ async def serve(
         await server.stop(spec.drain_seconds)
         await close()
     logger.info("stopped", extra=fields(service=spec.service))
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`host:port` to its parts; an IPv6 host stands in brackets.
-
-    Raises:
-        StartError: it is not `host:port`.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise StartError(f"{address!r} is not an address: write host:port, for example 127.0.0.1:50051")
-    return host.strip("[]"), int(port)
-
-
-def is_loopback(address: str) -> bool:
-    """True if `host:port` can be reached from this machine only."""
-    host, _ = split_address(address)
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _bind(server: grpc.aio.Server, spec: ServerSpec) -> str:

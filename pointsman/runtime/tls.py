@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from pointsman.runtime.channels import Signature, signature
 from pointsman.runtime.logs import fields
+from pointsman.runtime.starting import StartError
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +110,20 @@ class Certificates:
 
     def _signature(self) -> list[Signature]:
         return [signature(file) for file in self._tls.files]
+
+
+def from_settings(settings: Any, *, prefix: str) -> ServerTls | None:
+    """The settings `tls_certificate`, `tls_key` and `tls_client_ca` as a value, `None` if all are empty.
+
+    Raises:
+        StartError: one is set without another that it needs.
+    """
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if not certificate and not key and not client_ca:
+        return None
+    if not certificate or not key:
+        raise StartError(f"{prefix}_TLS_CERTIFICATE and {prefix}_TLS_KEY belong together: set both, or no TLS setting")
+    return ServerTls(certificate=Path(certificate), key=Path(key), client_ca=Path(client_ca) if client_ca else None)
 
 
 def _load(tls: ServerTls) -> _Loaded:

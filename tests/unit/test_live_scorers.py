@@ -10,7 +10,7 @@ from dispatcher_service.live_scorers import LiveScorers
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.scorers import MAIN, Scorers
-from pointsman.runtime.server import StartError
+from pointsman.runtime.starting import StartError
 from tests.unit.test_dispatch import request
 from tests.unit.test_scorers import FakePredictor
 

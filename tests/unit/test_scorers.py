@@ -172,5 +172,6 @@ async def test_closing_closes_all() -> None:
 
 
 def test_the_dispatcher_does_not_import_the_scorer_unless_it_is_embedded() -> None:
-    code = "import sys, dispatcher_service.__main__; sys.exit(any(m.startswith('scorer_service') for m in sys.modules))"
+    found = "any(m.startswith('scorer_service') for m in sys.modules)"
+    code = f"import sys, dispatcher_service.composition; sys.exit({found})"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
