@@ -61,8 +61,8 @@ class Metrics:
         )
         self._strong_calls = counter(
             "strong_call_equivalents",
-            "Sum of x over requests: 1 at the strongest model, 0 at the cheapest, between them by cost. Shares of strong "
-            "calls are shares of these.",
+            "Sum of x over requests: 1 at the strongest model, 0 at the cheapest, between them by cost. A share of "
+            "strong calls is a share of these.",
             "tenant",
         )
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
