@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service import kept, rendering
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import FixedAlpha, Model, OnScorerFailure, Shadow, StrongCallShare
 from dispatcher_service.chat import Image, Message, PartKind, Role, Text, Tool
@@ -17,6 +18,7 @@ from dispatcher_service.pricing import Price
 from dispatcher_service.records import shadows
 from dispatcher_service.routing import Ladder, LeftOut, Objective, Reason, Tier
 from dispatcher_service.stickiness import Held, Sticky
+from pointsman.dispatcher.v1 import decision_pb2
 from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, policy, request
 
@@ -248,3 +250,14 @@ async def test_metrics_name_the_model_count_x_and_say_what_is_not_compared() -> 
     # Medium stands at (3 - 1)/(10 - 1) of the way.
     assert value("strong_call_equivalents_total") == pytest.approx(2 / 9, abs=0.001)
     assert value("models_not_compared") == 1
+
+
+async def test_a_result_is_kept_for_retries_with_what_was_compared() -> None:
+    one = bench({"big": 0.5, "small": 0.54})
+    result = kept.Result.of(await one.dispatcher.complete(request()))
+    again = kept.read(kept.write(result))
+    assert result.choice is not None
+    assert again.choice is not None
+    shown = rendering.decision(result.choice, result.bill)
+    assert shown.candidates[1].left_out == decision_pb2.LEFT_OUT_NOT_SCORED
+    assert rendering.decision(again.choice, again.bill) == shown
