@@ -26,8 +26,9 @@ class Settings:
     )
     artifacts: str = setting(
         "",
-        meaning="The artefact directories to serve, each under a name, as NAME=DIR,NAME=DIR. The first answers "
-        "requests that name no scorer. Unset: the shipped artefact, under the name `default`.",
+        meaning="The artefact directories to serve, each under a name, as NAME=DIR,NAME=DIR. The first of each task "
+        "(predict, score answers, rank answers) answers requests that name no scorer. Unset: the shipped artefact, "
+        "which predicts, under the name `default`.",
         unit="name=directory,…",
     )
     threads: int = setting(
@@ -74,6 +75,21 @@ class Settings:
         unit="conversations",
         minimum=1,
     )
+    max_answer_bytes: int = setting(
+        1024 * 1024,
+        meaning="UTF-8 text of one answer in ScoreAnswer and RankAnswers. More is refused with INVALID_ARGUMENT.",
+        unit="bytes",
+        minimum=1,
+        maximum=2 * 1024 * 1024,
+    )
+    max_answers: int = setting(
+        8,
+        meaning="Answers in one RankAnswers call, each two of which are compared in both orders. More are refused with "
+        "INVALID_ARGUMENT. Their comparisons must fit into SCORER_MAX_QUEUE and SCORER_MAX_REQUEST_BATCH.",
+        unit="answers",
+        minimum=2,
+        maximum=16,
+    )
     tls_certificate: str = setting(
         "",
         meaning="PEM file with the gRPC port's certificate chain, its own certificate first. Read again when it "
@@ -116,6 +132,12 @@ class Settings:
             raise SettingsError(
                 f"{PREFIX}_MAX_QUEUE={self.max_queue}: write at least {self.max_request_batch}, which is "
                 f"{PREFIX}_MAX_REQUEST_BATCH, or a full BatchScore call could never be admitted"
+            )
+        comparisons = self.max_answers * (self.max_answers - 1) // 2
+        if comparisons > self.max_request_batch:
+            raise SettingsError(
+                f"{PREFIX}_MAX_ANSWERS={self.max_answers}: {comparisons} comparisons are more than "
+                f"{PREFIX}_MAX_REQUEST_BATCH={self.max_request_batch}: write a smaller number, or raise that"
             )
 
     def artifact_directories(self) -> dict[str, Path]:
