@@ -70,10 +70,11 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _load(settings: Settings, metrics: Metrics) -> list[Served]:
+    comparisons = settings.max_answers * (settings.max_answers - 1) // 2
     limits = LaneLimits(
-        max_queue=settings.max_queue,
+        max_queue=max(settings.max_queue, comparisons),
         # Room for one full call of them: they may hold a hundred times the text of others.
-        max_long_queue=settings.max_request_batch,
+        max_long_queue=max(settings.max_request_batch, comparisons),
         max_batch=settings.max_batch,
         batch_wait=settings.batch_wait,
     )

@@ -85,7 +85,7 @@ class Settings:
     max_answers: int = setting(
         8,
         meaning="Answers in one RankAnswers call, each two of which are compared in both orders. More are refused with "
-        "INVALID_ARGUMENT. Their comparisons must fit into SCORER_MAX_QUEUE and SCORER_MAX_REQUEST_BATCH.",
+        "INVALID_ARGUMENT. The queue of a ranker has room for the comparisons of one full call at least.",
         unit="answers",
         minimum=2,
         maximum=16,
@@ -132,12 +132,6 @@ class Settings:
             raise SettingsError(
                 f"{PREFIX}_MAX_QUEUE={self.max_queue}: write at least {self.max_request_batch}, which is "
                 f"{PREFIX}_MAX_REQUEST_BATCH, or a full BatchScore call could never be admitted"
-            )
-        comparisons = self.max_answers * (self.max_answers - 1) // 2
-        if comparisons > self.max_request_batch:
-            raise SettingsError(
-                f"{PREFIX}_MAX_ANSWERS={self.max_answers}: {comparisons} comparisons are more than "
-                f"{PREFIX}_MAX_REQUEST_BATCH={self.max_request_batch}: write a smaller number, or raise that"
             )
 
     def artifact_directories(self) -> dict[str, Path]:
