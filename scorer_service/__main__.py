@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -70,11 +71,10 @@ async def _serve(settings: Settings) -> None:
 
 
 async def _load(settings: Settings, metrics: Metrics) -> list[Served]:
-    comparisons = settings.max_answers * (settings.max_answers - 1) // 2
     limits = LaneLimits(
-        max_queue=max(settings.max_queue, comparisons),
+        max_queue=settings.max_queue,
         # Room for one full call of them: they may hold a hundred times the text of others.
-        max_long_queue=max(settings.max_request_batch, comparisons),
+        max_long_queue=settings.max_request_batch,
         max_batch=settings.max_batch,
         batch_wait=settings.batch_wait,
     )
@@ -82,21 +82,27 @@ async def _load(settings: Settings, metrics: Metrics) -> list[Served]:
     for name, directory in settings.artifact_directories().items():
         try:
             # In a thread, so that health answers NOT_SERVING meanwhile.
-            loaded.append(await asyncio.to_thread(_open, name, directory, settings.threads, metrics, limits))
+            loaded.append(await asyncio.to_thread(_open, name, directory, settings, metrics, limits))
         except ArtifactError as error:
             raise StartError(f"scorer {name!r}: {error} ({directory})") from error
     return loaded
 
 
-def _open(name: str, directory: Path, threads: int, metrics: Metrics, limits: LaneLimits) -> Served:
+def _open(name: str, directory: Path, settings: Settings, metrics: Metrics, limits: LaneLimits) -> Served:
     """Load an artefact and put it behind its queues."""
     artifact = artifacts.load(directory)
     if artifact.manifest.task is Task.PREDICT:
-        scorer = ConversationScorer(artifact, threads=threads)
+        scorer = ConversationScorer(artifact, threads=settings.threads)
         ready = metrics.loaded(name, artifact, scorer.golden_deviation)
         return ServedScorer(name, scorer, metrics=ready, limits=limits)
-    judge = Judge(artifact, threads=threads)
-    return ServedJudge(name, judge, metrics=metrics.judge_loaded(name, artifact, judge.golden_deviation), limits=limits)
+    judge = Judge(artifact, threads=settings.threads)
+    comparisons = settings.max_answers * (settings.max_answers - 1) // 2
+    roomy = replace(
+        limits,
+        max_queue=max(limits.max_queue, comparisons),
+        max_long_queue=max(limits.max_long_queue, comparisons),
+    )
+    return ServedJudge(name, judge, metrics=metrics.judge_loaded(name, artifact, judge.golden_deviation), limits=roomy)
 
 
 def main(argv: list[str]) -> int:
