@@ -31,13 +31,19 @@ class Rig:
     upstream_pid: int
     folder: Path
 
-    def complete(self, calls: int, clients: int, tenant: int = 0, *, asked: Chat = _TYPICAL) -> Load:
-        """Unary calls, each of which must have been answered with OK.
+    def complete(
+        self, calls: int, clients: int, tenant: int = 0, *, asked: Chat = _TYPICAL, may_refuse: bool = False
+    ) -> Load:
+        """Unary calls, each of which must have been answered with OK, unless they `may_refuse` some.
 
         Raises:
             h2load.LoadFailed: one was not.
         """
-        return self._run(_COMPLETE, dispatcher_pb2.CompleteRequest(chat=asked), calls, clients, tenant)
+        message = dispatcher_pb2.CompleteRequest(chat=asked)
+        if may_refuse:
+            target = Target.grpc(self.dispatcher.grpc, _COMPLETE, message, tenant=servers.tenant(tenant))
+            return h2load.run(target, calls=calls, clients=clients)
+        return self._run(_COMPLETE, message, calls, clients, tenant)
 
     def target(self, address: str = "", *, timeout: float = 0.0, tls: bool = False) -> Target:
         """What an open loop sends: `Complete` of the first tenant, to the dispatcher or to what stands before it."""

@@ -11,8 +11,6 @@ import yaml
 
 from tests.processes import ROOT, eventually
 
-SHIPPED = ROOT / "deploy" / "envoy" / "envoy.yaml"
-
 
 class Envoy:
     """Envoy with the shipped configuration, but for addresses, certificates and, if given, the rate limit."""
@@ -35,7 +33,7 @@ class Envoy:
             scorers: likewise.
             limit: calls in each interval (`1s`, `0.1s`), and none beyond.
         """
-        config = yaml.safe_load(SHIPPED.read_text().replace("/etc/envoy/tls", str(folder)))
+        config = yaml.safe_load(shipped(folder))
         config["admin"]["address"]["socket_address"]["port_value"] = 0
         for listener in config["static_resources"]["listeners"]:
             listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
@@ -48,7 +46,6 @@ class Envoy:
                 "tokens_per_fill": limit[0],
                 "fill_interval": limit[1],
             }
-        make_certificate(folder)
         path = folder / "envoy.yaml"
         path.write_text(yaml.safe_dump(config))
         admin = folder / "admin"
@@ -97,7 +94,23 @@ def _rate_limit(config: Any) -> Any:
     return limit
 
 
-def make_certificate(folder: Path) -> None:
+def shipped(folder: Path) -> str:
+    """The shipped configuration, with its files in a folder: a fresh certificate, and the contract."""
+    _make_certificate(folder)
+    descriptors = folder / "pointsman.pb"
+    done = subprocess.run(
+        ["make", "--silent", "-C", str(ROOT), "descriptors", f"DESCRIPTORS={descriptors}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    text = (ROOT / "deploy" / "envoy" / "envoy.yaml").read_text()
+    return text.replace("/etc/envoy/tls", str(folder)).replace("/etc/envoy/pointsman.pb", str(descriptors))
+
+
+def _make_certificate(folder: Path) -> None:
     """A key and a certificate for localhost, as the configuration names them."""
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]

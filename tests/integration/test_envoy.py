@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
+import json
+import ssl
 import struct
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -16,15 +20,14 @@ from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 from tests import tools
 from tests.dispatchers import chat, start_dispatcher
-from tests.envoy import SHIPPED, Envoy, make_certificate
+from tests.envoy import Envoy, shipped
 from tests.openai_server import openai_server_thread
 from tests.processes import SCORER_PORTS, ServiceProcess
 
 
 def test_the_shipped_file_is_one_that_envoy_takes(tmp_path: Path) -> None:
-    make_certificate(tmp_path)
     path = tmp_path / "envoy.yaml"
-    path.write_text(SHIPPED.read_text().replace("/etc/envoy/tls", str(tmp_path)))
+    path.write_text(shipped(tmp_path))
     command = [tools.envoy(), "--mode", "validate", "-c", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
@@ -70,12 +73,44 @@ async def test_calls_and_streams_pass_through_tls(
             assert any(key == "grpc-status-details-bin" for key, _ in refused.value.trailing_metadata() or ())
         body = dispatcher_pb2.RouteRequest(chat=chat("hello")).SerializeToString()
         assert await asyncio.to_thread(_grpc_web, envoy, body)
+        await asyncio.to_thread(_json, envoy)
+
+
+def _json(envoy: Envoy) -> None:
+    """The same service for whoever has no gRPC."""
+    asked = {"chat": {"messages": [{"role": "ROLE_USER", "content": [{"text": "hello"}]}]}, "request_id": "by-json"}
+    status, answer = _http(envoy, "/v1/chat:complete", asked)
+    assert (status, answer["request_id"]) == (200, "by-json")
+    assert answer["choices"][0]["content"].endswith("says: hello")
+    status, kept = _http(envoy, "/v1/decisions/by-json")
+    assert (status, kept["record"]["request_id"]) == (200, "by-json")
+    status, events = _http(envoy, "/v1/chat:streamComplete", asked | {"request_id": "streamed"})
+    assert status == 200
+    assert [next(iter(event)) for event in (events[0], events[-1])] == ["started", "finished"]
+    status, error = _http(envoy, "/v1/chat:complete", {"chat": {}})
+    assert status == 400
+    assert {detail["@type"].rpartition(".")[2] for detail in error["details"]} >= {"ErrorInfo", "BadRequest"}
+    status, _ = _http(envoy, "/v1/chat:complete", {"chart": {}})
+    assert status == 400
+
+
+def _http(envoy: Envoy, path: str, body: Any = None) -> tuple[int, Any]:
+    """Status and JSON of a POST, or of a GET without a body."""
+    request = urllib.request.Request(
+        f"https://localhost:{envoy.ports['callers']}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json", "x-pointsman-tenant": "default"},
+    )
+    context = ssl.create_default_context(cadata=envoy.certificate.decode())
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read() or b"{}")
 
 
 def _grpc_web(envoy: Envoy, body: bytes) -> bytes:
     """The same service for a browser: gRPC-Web over HTTP/1.1 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
-    import ssl
-
     context = ssl.create_default_context(cadata=envoy.certificate.decode())
     request = urllib.request.Request(
         f"https://localhost:{envoy.ports['callers']}/pointsman.dispatcher.v1.DispatcherService/Route",
