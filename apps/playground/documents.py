@@ -80,8 +80,6 @@ def policy(value: Policy) -> dict[str, Any]:
     values = {key: each.value for key, each in value.values.items()}
     return {
         "tenant": value.tenant_id,
-        "strong_model": values.get("strong_model"),
-        "weak_model": values.get("weak_model"),
         "strong_call_share": values.get("strong_call_share"),
         "alpha": values.get("alpha"),
         "may_override_alpha": bool(values.get("allow_alpha_override")),

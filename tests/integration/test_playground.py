@@ -113,6 +113,7 @@ def test_the_page_opens_with_prompts_of_ours_a_decision_and_the_budget(page: Pag
     assert options == ["", *PROMPTS]
     expect(page.get_by_label("Your prompt")).to_have_value(PROMPTS[0])
     expect(page.locator("#decision")).to_contain_text(re.compile("would answer: the win probability 0\\.[0-9]{3} is"))
+    expect(page.get_by_label("Leave α to the tenant's policy (30% of calls strong)")).to_be_checked()
     gauge = page.get_by_role("meter", name="Win probability of the strong model")
     assert 0 < float(gauge.get_attribute("aria-valuenow") or "") < 1
     expect(page.locator("#windows")).to_contain_text("left of $0.5")

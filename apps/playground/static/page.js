@@ -4,7 +4,7 @@ import { Problem, get, post } from "./api.js";
 import { allowBoth, letAsk } from "./answering.js";
 import * as draw from "./draw.js";
 import { calm, complain, tell } from "./said.js";
-import { withPrompt } from "./session.js";
+import { percent, withPrompt } from "./session.js";
 
 const byId = (id) => document.getElementById(id);
 const prompt = byId("prompt"), pick = byId("pick"), slider = byId("alpha"), own = byId("own-alpha"), sample = byId("sample");
@@ -140,6 +140,7 @@ async function begin() {
   // Without the policy, the calls themselves will tell.
   const overrides = about.policy?.may_override_alpha ?? true;
   slider.disabled = own.disabled = !overrides;
+  byId("policy").textContent = dial(about.policy);
   if (!overrides) byId("compare-help").textContent = byId("alpha-help").textContent = NO_OVERRIDE;
   allowBoth(overrides);
   if (!prompt.value) {
@@ -148,6 +149,12 @@ async function begin() {
   }
   if (about.problem) complain(new Problem(about.problem), "page");
   else await refresh();
+}
+
+/** What the tenant's policy asks for, as the end of a label. */
+function dial(policy) {
+  if (policy?.strong_call_share != null) return ` (${percent(policy.strong_call_share)} of calls strong)`;
+  return policy?.alpha != null ? ` (α ${policy.alpha})` : "";
 }
 
 async function refresh() {
