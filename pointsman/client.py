@@ -24,6 +24,8 @@ from pointsman.runtime.status import Violation
 from pointsman.values import (
     AlphaSource,
     Answer,
+    AnswerRanking,
+    AnswerScore,
     Candidate,
     Conversation,
     CostSource,
@@ -39,6 +41,7 @@ from pointsman.values import (
     Sampling,
     Score,
     ScorerInfo,
+    ScorerTask,
     Tier,
     Usage,
     UsageSource,
@@ -47,6 +50,8 @@ from pointsman.values import (
 __all__ = [
     "AlphaSource",
     "Answer",
+    "AnswerRanking",
+    "AnswerScore",
     "AnswerStream",
     "Budget",
     "BudgetClient",
@@ -73,6 +78,7 @@ __all__ = [
     "Score",
     "ScorerClient",
     "ScorerInfo",
+    "ScorerTask",
     "SyncAnswerStream",
     "SyncDispatcherClient",
     "Tier",
