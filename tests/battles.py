@@ -72,8 +72,9 @@ def assert_served(router: ManyModelRouter, written: ScorerArtifact) -> None:
     strengths = router.strengths([row.input_ids for row in encoded])
     served = scorer.score_models(encoded)
     assert served.model_win_probabilities is not None
+    strong = router.models.index(written.manifest.strong_model)
     for place in range(len(router.models)):
-        expected = router.curves(strengths[:, place] - strengths[:, 0], place, 0)
+        expected = router.curves(strengths[:, place] - strengths[:, strong], place, strong)
         np.testing.assert_allclose(served.model_win_probabilities[:, place], expected, atol=1e-5, rtol=0)
     for strong, weak in ((2, 9), (9, 2), (0, 11)):
         names = router.models[strong], router.models[weak]

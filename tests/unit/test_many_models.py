@@ -86,20 +86,16 @@ async def test_what_the_scorer_does_not_know_is_left_out_and_told() -> None:
     assert (choice.model, choice.left_out) == ("small", {1: LeftOut.NOT_SCORED})
 
 
-@pytest.mark.parametrize("beaten", [{}, {"another": 0.5, "big": 0.6, "medium": 0.6, "small": 0.7}])
-async def test_a_scorer_of_one_pair_or_of_another_strongest_decides_between_the_ends(beaten: dict[str, float]) -> None:
-    choice = await chosen(bench(beaten))
+async def test_a_scorer_of_one_pair_decides_between_the_ends() -> None:
+    choice = await chosen(bench({}))
     assert (choice.model, choice.left_out) == ("big", {1: LeftOut.NOT_SCORED})
-    assert (await chosen(bench(beaten, dial=FixedAlpha(0.7)))).model == "small"
+    assert (await chosen(bench({}, dial=FixedAlpha(0.7)))).model == "small"
 
 
-async def test_a_model_dearer_than_the_scorers_strongest_is_left_out() -> None:
-    choice = await chosen(bench({"medium": 0.5, "big": 0.52, "small": 0.6}))
-    assert (choice.model, choice.left_out) == ("medium", {2: LeftOut.DEARER_THAN_STRONGEST})
-    assert choice.decision.reason is Reason.AT_OR_ABOVE_ALPHA
-    # Where that strongest one cannot answer, the dearer one stays.
-    one = bench({"medium": 0.5, "big": 0.52, "small": 0.6}, overrides=(_off("medium"),))
-    assert (await chosen(one)).model == "big"
+async def test_where_fewer_than_two_can_be_told_apart_the_policy_for_no_prediction_decides() -> None:
+    one = bench({}, overrides=(_off("small"),), on_scorer_failure=OnScorerFailure.STRONG)
+    choice = await chosen(one)
+    assert (choice.model, choice.decision.reason) == ("big", Reason.SCORER_UNAVAILABLE)
 
 
 async def test_models_that_do_not_fit_are_left_out_and_told_why() -> None:
