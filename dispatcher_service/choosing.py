@@ -194,7 +194,8 @@ def _field(policy: TenantPolicy, progress: Progress, needs: Needs) -> _Field:
     rungs = tuple(rung for rung in fitting if rung >= lowest) or fitting
     left_out |= {rung: LeftOut.STICKY_CONVERSATION for rung in fitting if rung not in rungs}
     if len(rungs) == 1:
-        reason = Reason.ONLY_FIT if len(fitting) == 1 and not lowest else Reason.STICKY_CONVERSATION
+        # A conversation may have had a model that cannot take this turn.
+        reason = Reason.STICKY_CONVERSATION if 0 < lowest <= rungs[0] else Reason.ONLY_FIT
         forced = routing.forced(ladder, rungs[0], reason)
     return _Field(ladder, fitting, rungs, forced, left_out)
 
