@@ -28,6 +28,24 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a scorer says of an answer: P(it is acceptable), and who says so."""
+
+    acceptance: float
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """What a scorer says of several answers: of each the mean of P(it is better than another of them), in [0, 1]."""
+
+    win_rates: tuple[float, ...]
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part.
 
