@@ -14,6 +14,7 @@ from typing import Self
 from dispatcher_service import budget, costing, overrides
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
+from dispatcher_service.calls import Call
 from dispatcher_service.catalogue import OnLedgerFailure
 from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations
@@ -28,7 +29,7 @@ from dispatcher_service.failover import Step
 from dispatcher_service.gates import Gates
 from dispatcher_service.ports import Pacer, Upstream
 from dispatcher_service.pricing import Usage
-from dispatcher_service.progress import Asked, Call, Progress
+from dispatcher_service.progress import Asked
 from dispatcher_service.routing import Reason, Tier
 from dispatcher_service.search import Search, Sleep, call_timeout
 
@@ -79,7 +80,7 @@ class Attempts:
             except UpstreamError as error:
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
+                search.unaffordable(step, self._weak_instead(asked, step, error), error)
 
     async def stream(self, asked: Asked) -> AsyncGenerator[Delta | End, None]:
         """The answer as it is written: deltas, then exactly one end, which comes after the money is settled.
@@ -114,7 +115,7 @@ class Attempts:
                     raise
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
+                search.unaffordable(step, self._weak_instead(asked, step, error), error)
 
     async def _booked(self, asked: Asked, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
@@ -133,7 +134,7 @@ class Attempts:
             if policy.limits:  # A tool loop keeps its model, and that one came from an earlier configuration.
                 raise InvalidRequest("chat.max_tokens", f"model {model.name} bounds no answer, your limits do: set it")
             worst_case = self._expectations.cost(model, price, chat)
-        timeout = call_timeout(step.deployment, progress)
+        timeout = call_timeout(step.deployment, asked)
         try:
             booking = await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
         except LedgerUnavailable:
@@ -145,17 +146,18 @@ class Attempts:
             booking = self._book.unbooked(policy, model.name, worst_case)
         asked.choice = replace(asked.choice, price_version=price.version)
         call = asked.begin(model, step.deployment, price)
-        return _Attempt(progress, call, costing.with_output_bound(model, chat), self._book, booking)
+        return _Attempt(asked, call, costing.with_output_bound(model, chat), self._book, booking)
 
     def _answered(self, call: Call, usage: Usage | None, asked: Asked) -> None:
         call.answered(usage)
         if usage is not None:
             self._expectations.observe(call.model, usage, asked.progress.request.chat.choices)
 
-    def _weak_instead(
-        self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable
-    ) -> Reason | None:
-        """Why the weak model is to answer; `None` where the policy does not say so."""
+    def _weak_instead(self, asked: Asked, step: Step, error: BudgetExhausted | LedgerUnavailable) -> Reason | None:
+        """Why the weak model is to answer; `None` where the policy, or the strategy, does not say so."""
+        if asked.stage:
+            return None
+        progress = asked.progress
         policy, in_tool_loop = progress.policy, progress.request.chat.in_tool_loop
         off = overrides.models_off(policy.overrides, now=progress.received_at)
         if policy.pair.weak in off:
@@ -172,11 +174,11 @@ class Attempts:
 class _Attempt:
     """One attempt whose money is put aside. A context manager: leaving it, in whatever way, settles or releases."""
 
-    def __init__(self, progress: Progress, call: Call, chat: Chat, book: Book, booking: Booking) -> None:
+    def __init__(self, asked: Asked, call: Call, chat: Chat, book: Book, booking: Booking) -> None:
         self.call = call
         self.chat = chat
         """The conversation as this model is to get it."""
-        self._progress = progress
+        self._asked = asked
         self._book = book
         self._booking = booking
 
@@ -192,9 +194,9 @@ class _Attempt:
             if not await self._book.start(self._booking):
                 raise UpstreamTimeout(name, "the call came too late", may_be_billed=False, out_of_time=True)
         except LedgerUnavailable:
-            if self._progress.policy.on_ledger_failure is OnLedgerFailure.REJECT:
+            if self._asked.progress.policy.on_ledger_failure is OnLedgerFailure.REJECT:
                 raise
-        return call_timeout(self.call.deployment, self._progress)
+        return call_timeout(self.call.deployment, self._asked)
 
     async def __aenter__(self) -> Self:
         return self

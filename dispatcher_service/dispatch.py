@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
 from dispatcher_service.attempts import Attempts
 from dispatcher_service.booking import Book
-from dispatcher_service.catalogue import Catalogue, StrategyName
+from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
 from dispatcher_service.costing import Expectations
@@ -21,6 +21,7 @@ from dispatcher_service.routing import Tier
 from dispatcher_service.search import Sleep
 from dispatcher_service.strategies import Strategy
 from dispatcher_service.strategies.route import Route
+from dispatcher_service.strategy_policies import StrategyName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

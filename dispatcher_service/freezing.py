@@ -27,6 +27,8 @@ from dispatcher_service.sections import (
     ShadowSection,
     TenantSection,
 )
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import cascade_policy, ensemble_policy
 from dispatcher_service.upstream_sections import freeze_deployments, freeze_retries
 
 
@@ -57,6 +59,8 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         tenant_id=tenant_id,
         pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
         strategy=tenant.strategy,
+        cascade=cascade_policy(tenant.cascade),
+        ensemble=ensemble_policy(tenant.ensemble) if tenant.strategy is StrategyName.ENSEMBLE else None,
         dial=_dial(tenant),
         on_scorer_failure=tenant.on_scorer_failure,
         allow_alpha_override=tenant.allow_alpha_override,
@@ -66,7 +70,8 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         on_exhausted=tenant.on_exhausted,
         overdraft=_nano(tenant.overdraft_usd or Decimal(0)),
         on_ledger_failure=tenant.on_ledger_failure,
-        pacing=paced if tenant.pace else None,
+        # What the other strategies spend follows from their answers: no alpha holds it, the limits do.
+        pacing=paced if tenant.pace and tenant.strategy is StrategyName.ROUTE else None,
         fallback_to_other_tier=tenant.fallback_to_other_tier,
         sticky=tenant.sticky,
         conversation_ttl=tenant.conversation_ttl,
