@@ -13,16 +13,25 @@ from dispatcher_service.catalogue import Catalogue, Deployment, Model, OnDisconn
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.outcome import Bill, Choice, Outcome, Record, Stage
+from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.pricing import NanoUsd, Price, UsageSource
-from dispatcher_service.routing import Tier
 
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """A decision as pacing counted it."""
+    """A decision as pacing counted it: which rung, and what each was expected to cost."""
 
-    tier: Tier
-    expected: NanoUsd
+    rung: int
+    estimate: Estimate
+
+    @property
+    def expected(self) -> NanoUsd:
+        """What the decision was expected to cost."""
+        return self.estimate.costs[self.rung]
+
+    def moved_to(self, rung: int) -> float:
+        """By how much of x another rung differs."""
+        return self.estimate.fraction(rung) - self.estimate.fraction(self.rung)
 
 
 class Asked:
@@ -214,13 +223,15 @@ class Progress:
             return None
         usage = next((call.usage for call in reversed(answering.calls) if call.usage is not None), used[-1])
         choice = answering.choice
-        decision, pair, now = choice.decision, choice.pair, self.received_at
+        rung, ladder, now = choice.decision.rung, choice.ladder, self.received_at
         models = self.catalogue.models
+        costs = tuple([pricing.cost(models[name].price_at(now), usage) for name in ladder.models])
         return Bill(
             usage=usage,
             cost=self.cost,
-            other_tier_cost=pricing.cost(models[pair.of(decision.tier.other)].price_at(now), usage),
-            all_strong_cost=pricing.cost(models[pair.strong].price_at(now), usage),
+            other_tier_cost=costs[ladder.other(rung)],
+            all_strong_cost=costs[-1],
+            ladder_costs=costs,
             attempts=sum(call.contacted_at is not None for call in self.calls),
             tokens=sum(each.total for each in used),
         )

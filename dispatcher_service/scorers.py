@@ -53,7 +53,9 @@ class NoPrediction(Exception):
 class Predictor(Protocol):
     """One scorer, remote or in this process."""
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         """Answer within `timeout` seconds.
 
         Raises:
@@ -107,14 +109,14 @@ class Scorers:
         self._judge = scorer(JUDGE, predictors[MAIN])
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
         """See `ports.Scorer.score`."""
         asked = self._for_tenant(tenant_id)
         if asked is None:
             self._observe(self._scorers[MAIN].name, LEFT_ALONE, 0.0)
             return None
-        work = asked.predictor.predict(chat, pair=pair, scorer=scorer, timeout=timeout)
+        work = asked.predictor.predict(chat, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout)
         return await self._within(asked, work, hurried=timeout < self._target.timeout)
 
     async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:

@@ -53,7 +53,7 @@ def ensemble_policy(section: EnsembleSection | None) -> EnsemblePolicy:
 def strategy_problems(
     strategy: StrategyName,
     *,
-    models: Sequence[str],
+    models: int,
     cascade: CascadeSection | None,
     ensemble: EnsembleSection | None,
     routing_keys: Sequence[str],
@@ -63,7 +63,7 @@ def strategy_problems(
 
     Args:
         strategy: the tenant's.
-        models: its models.
+        models: how many it has.
         cascade: its table of that name.
         ensemble: its table of that name.
         routing_keys: those keys of it that say how a model is chosen before any is called.
@@ -80,7 +80,7 @@ def strategy_problems(
     if embedded:
         yield f".strategy: {strategy.value!r} needs a scorer service that judges answers: set scorer.address to one"
     if strategy is StrategyName.CASCADE:
-        yield from _cascade_problems(cascade, len(models))
+        yield from _cascade_problems(cascade, models)
 
 
 def _cascade_problems(section: CascadeSection | None, models: int) -> Iterator[str]:

@@ -39,7 +39,9 @@ class FakePredictor:
     calls: int = 0
     closed: bool = False
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         await self._asked()
         return Prediction(
             win_probability=0.5, scorer=self.name, scorer_version="v", pair_mismatch=False, quantiles=QUANTILES
@@ -82,7 +84,9 @@ class Bench:
         )
 
     async def who(self, tenant_id: str = "t", timeout: float = 0.25) -> str | None:
-        prediction = await self.scorers.score(CHAT, tenant_id=tenant_id, pair=PAIR, scorer="", timeout=timeout)
+        prediction = await self.scorers.score(
+            CHAT, tenant_id=tenant_id, pair=PAIR, every_model=False, scorer="", timeout=timeout
+        )
         return None if prediction is None else prediction.scorer
 
     async def verdict(self) -> str | None:
