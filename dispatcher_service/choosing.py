@@ -281,6 +281,7 @@ def _chosen(
         candidates=candidates,
         left_out=field.left_out if left_out is None else left_out,
         price_version=price.version,
+        strategy=progress.policy.strategy,
     )
 
 

@@ -15,10 +15,11 @@ from dispatcher_service.drains import Drains
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
-from dispatcher_service.ports import Pacer, Scorer, Upstream
+from dispatcher_service.ports import Judge, Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
 from dispatcher_service.search import Sleep
-from dispatcher_service.strategies import Strategy
+from dispatcher_service.strategies import Replaced, Strategy
+from dispatcher_service.strategies.cascade import Cascade
 from dispatcher_service.strategies.route import Route
 from dispatcher_service.strategy_policies import StrategyName
 
@@ -60,7 +61,7 @@ class Broken:
     bill: Bill | None
 
 
-StreamEvent = Started | Delta | Finished | Broken
+StreamEvent = Started | Delta | Replaced | Finished | Broken
 
 
 class Dispatcher:
@@ -71,6 +72,7 @@ class Dispatcher:
         *,
         catalogue: Callable[[], Catalogue],
         scorer: Scorer,
+        judge: Judge,
         upstream: Upstream,
         book: Book,
         pacer: Pacer,
@@ -101,6 +103,7 @@ class Dispatcher:
         )
         self._strategies: Mapping[StrategyName, Strategy] = {
             StrategyName.ROUTE: Route(chooser=chooser, attempts=attempts),
+            StrategyName.CASCADE: Cascade(chooser=chooser, attempts=attempts, judge=judge, clock=clock),
         }
         self._drains = drains
         self._record = record
@@ -123,7 +126,8 @@ class Dispatcher:
         return await (self._drains.complete(work, progress) if progress.catalogue.drains else work)
 
     def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
+        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error. `Replaced` may
+        stand between deltas, if the request accepts that.
 
         `Started` comes with the first piece of the answer, since until then another model may take over. When the
         consumer goes away, the upstream call is closed, and what it delivered is billed at the documented estimate; or,
@@ -151,7 +155,7 @@ class Dispatcher:
                         if not started:
                             started = True
                             yield Started(progress.answered)
-                        if isinstance(event, Delta):
+                        if not isinstance(event, End):
                             yield event
                         else:
                             bill = progress.settle(event.finish_reasons)

@@ -27,6 +27,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 # Tie-half probabilities crowd between .4 and .7: the buckets are finer there.
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+_ACCEPTANCES = tuple(step / 20 for step in range(1, 21))
 
 
 def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
@@ -56,6 +57,9 @@ class Metrics:
         self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
         self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
+        self._stages = counter(
+            "stages", "Models of cascades and ensembles, by what became of them.", "strategy", "result"
+        )
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
         self._all_strong = counter(
             "all_strong_cost_usd",
@@ -81,6 +85,7 @@ class Metrics:
         self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
+        self._acceptance = histogram("acceptance_probability", "Predicted of a cascade's answers.", _ACCEPTANCES)
         self._scorer = histogram(
             "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
         )
@@ -174,6 +179,10 @@ class Metrics:
 
     def _observe_choice(self, tenant: str, choice: Choice) -> None:
         decision = choice.decision
+        for stage in choice.stages:
+            self._stages.labels(choice.strategy.value, stage.result.value).inc()
+            if stage.acceptance is not None:
+                self._acceptance.observe(stage.acceptance)
         self._decisions.labels(tenant, decision.tier.value).inc()
         self._reasons.labels(decision.reason.value, decision.tier.value).inc()
         if choice.alpha_source is not None:
