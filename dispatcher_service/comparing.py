@@ -46,12 +46,14 @@ def compare(
     return candidates, left_out
 
 
-def compares_all(prediction: Prediction, ladder: Ladder) -> bool:
-    """Whether a scorer tells each model of a ladder from the others."""
+def not_compared(prediction: Prediction, ladder: Ladder) -> int:
+    """How many models of a ladder a scorer cannot compare with the others; of a pair none."""
     if ladder.top == 1:
-        return True
-    strongest = next(iter(prediction.beaten), None)
-    return strongest in ladder.scorer_names and prediction.beaten.keys() >= {*ladder.scorer_names}
+        return 0
+    names = ladder.scorer_names
+    if next(iter(prediction.beaten), None) not in names:
+        return len(names) - 2
+    return sum(name not in prediction.beaten for name in names)
 
 
 def _known(prediction: Prediction, ladder: Ladder, rungs: Sequence[int]) -> tuple[dict[int, float], dict[int, LeftOut]]:

@@ -231,7 +231,7 @@ def decide(win_probability: float, *, alpha: float) -> Decision:
         win_probability: P(strong beats weak), in [0, 1].
         alpha: cost threshold, in [0, 1], or `NEVER_STRONG`. Higher is cheaper.
     """
-    return decide_among(Candidates.pair(win_probability), alpha=alpha)
+    return decide_among(Candidates((0, 1), (win_probability, EVEN)), alpha=alpha)
 
 
 def decide_among(candidates: Candidates, *, alpha: float) -> Decision:
