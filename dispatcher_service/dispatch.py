@@ -20,6 +20,7 @@ from dispatcher_service.progress import Progress
 from dispatcher_service.search import Sleep
 from dispatcher_service.strategies import Replaced, Strategy
 from dispatcher_service.strategies.cascade import Cascade
+from dispatcher_service.strategies.ensemble import Ensemble
 from dispatcher_service.strategies.route import Route
 from dispatcher_service.strategy_policies import StrategyName
 
@@ -104,6 +105,7 @@ class Dispatcher:
         self._strategies: Mapping[StrategyName, Strategy] = {
             StrategyName.ROUTE: Route(chooser=chooser, attempts=attempts),
             StrategyName.CASCADE: Cascade(chooser=chooser, attempts=attempts, judge=judge, clock=clock),
+            StrategyName.ENSEMBLE: Ensemble(chooser=chooser, attempts=attempts, judge=judge, clock=clock),
         }
         self._drains = drains
         self._record = record

@@ -18,6 +18,7 @@ from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Attempted, Choice, Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
+from dispatcher_service.strategy_policies import StrategyName
 
 _BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
 
@@ -109,7 +110,7 @@ class Metrics:
         )
         self._overhead = histogram(
             "overhead_seconds",
-            "Our own time: total minus upstream. For a stream it holds the time in which the caller read.",
+            "Our own time: total minus upstream; of a stream it holds the time in which the caller read. Not of ensembles.",
             _SHORT_SECONDS,
             "method",
         )
@@ -178,11 +179,13 @@ class Metrics:
 
     def observe(self, outcome: Outcome) -> None:
         """See `outcome.Record`."""
-        self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
-        if outcome.choice is None:
+        choice = outcome.choice
+        if choice is None or choice.strategy is not StrategyName.ENSEMBLE:  # whose calls overlap
+            self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
+        if choice is None:
             return
         label = self._tenant(outcome.request.tenant_id)
-        self._observe_choice(label, outcome.choice)
+        self._observe_choice(label, choice)
         for attempted in outcome.attempts:
             self._observe_attempt(label, attempted)
         if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:

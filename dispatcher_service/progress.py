@@ -8,9 +8,10 @@ from typing import Self
 
 from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
+from dispatcher_service.booking import Booking
 from dispatcher_service.calls import Call
 from dispatcher_service.catalogue import Catalogue, Deployment, Model, OnDisconnect, TenantPolicy
-from dispatcher_service.chat import Request
+from dispatcher_service.chat import Chat, Request
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.outcome import Bill, Choice, Outcome, Record, Stage
 from dispatcher_service.pacing_targets import Estimate
@@ -43,16 +44,22 @@ class Asked:
         stage: whether it is one of several that a strategy asks: none of the others takes its place then, be it for a
             failure or for want of money, since that is the strategy's to say.
         deadline: when its time is over, in seconds after the request's arrival; `None` without an end.
+        chat: what it is asked: the request's conversation, or what a strategy made of it.
+        booking: money that is put aside for its first call already; `None` where that is still to come.
     """
 
-    __slots__ = ("calls", "choice", "deadline", "progress", "stage")
+    __slots__ = ("booking", "calls", "chat", "choice", "deadline", "progress", "stage")
 
-    def __init__(self, progress: "Progress", choice: Choice, *, stage: bool, deadline: float | None) -> None:
+    def __init__(
+        self, progress: "Progress", choice: Choice, *, stage: bool, deadline: float | None, chat: Chat | None = None
+    ) -> None:
         self.progress = progress
         self.choice = choice
         self.calls: list[Call] = []
         self.stage = stage
         self.deadline = deadline
+        self.chat = progress.request.chat if chat is None else chat
+        self.booking: Booking | None = None
 
     @property
     def cost(self) -> NanoUsd:
@@ -65,9 +72,16 @@ class Asked:
         sources = {call.usage.source for call in self.calls if call.usage is not None}
         return UsageSource.ESTIMATED if UsageSource.ESTIMATED in sources else next(iter(sources), None)
 
+    def take_booking(self, model: str) -> Booking | None:
+        """What was put aside for a call of this model; whoever takes it settles or releases it."""
+        if self.booking is None or self.booking.reservation.model != model:
+            return None
+        booking, self.booking = self.booking, None
+        return booking
+
     def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
         """An attempt is about to be made."""
-        call = self.progress.begin(model, deployment, price)
+        call = self.progress.begin(model, deployment, price, prompt_bytes=self.chat.text_bytes)
         self.calls.append(call)
         return call
 
@@ -142,18 +156,18 @@ class Progress:
         self.answering = Asked(self, choice, stage=False, deadline=self.request.timeout)
         return self.answering
 
-    def ask_stage(self, choice: Choice, *, deadline: float | None) -> Asked:
+    def ask_stage(self, choice: Choice, *, deadline: float | None, chat: Chat | None = None) -> Asked:
         """The same of one of several models. Whose answer is given in the end is in `answering`: set it then."""
-        self.answering = Asked(self, choice, stage=True, deadline=deadline)
+        self.answering = Asked(self, choice, stage=True, deadline=deadline, chat=chat)
         return self.answering
 
-    def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
+    def begin(self, model: Model, deployment: Deployment, price: Price, *, prompt_bytes: int) -> Call:
         """An attempt is about to be made. See `Asked.begin`."""
         call = Call(
             model=model,
             deployment=deployment,
             price=price,
-            prompt_bytes=self.request.chat.text_bytes,
+            prompt_bytes=prompt_bytes,
             clock=self._clock,
         )
         self.calls.append(call)

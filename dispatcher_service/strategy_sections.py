@@ -1,13 +1,16 @@
 """The tables of the configuration file that say more of a tenant's `strategy`, and the policies that they become."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from dispatcher_service.routing import NEVER_STRONG
 from dispatcher_service.strategy_policies import CascadePolicy, EnsemblePolicy, OnNoScore, StrategyName
-from dispatcher_service.upstream_sections import Seconds, Section
+from dispatcher_service.upstream_sections import Name, Seconds, Section
+
+MOST_MODELS = 8
+"""That an ensemble asks: scorers compare no more answers unless they are told to."""
 
 _Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -27,6 +30,7 @@ class EnsembleSection(Section):
     """`ensemble` of a tenant."""
 
     deadline: Seconds = 30.0
+    fuse_with: Name | None = None
     scorer: str = ""
 
 
@@ -47,13 +51,13 @@ def cascade_policy(section: CascadeSection | None) -> CascadePolicy | None:
 def ensemble_policy(section: EnsembleSection | None) -> EnsemblePolicy:
     """Freeze a section."""
     section = section or EnsembleSection()
-    return EnsemblePolicy(deadline=section.deadline, scorer=section.scorer)
+    return EnsemblePolicy(deadline=section.deadline, fuse_with=section.fuse_with or "", scorer=section.scorer)
 
 
 def strategy_problems(
     strategy: StrategyName,
     *,
-    models: int,
+    models: Collection[str],
     cascade: CascadeSection | None,
     ensemble: EnsembleSection | None,
     routing_keys: Sequence[str],
@@ -63,7 +67,7 @@ def strategy_problems(
 
     Args:
         strategy: the tenant's.
-        models: how many it has.
+        models: its models.
         cascade: its table of that name.
         ensemble: its table of that name.
         routing_keys: those keys of it that say how a model is chosen before any is called.
@@ -79,8 +83,12 @@ def strategy_problems(
         yield f".{key}: only for strategy = 'route': remove it"
     if embedded:
         yield f".strategy: {strategy.value!r} needs a scorer service that judges answers: set scorer.address to one"
+    if strategy is StrategyName.ENSEMBLE and len(models) > MOST_MODELS:
+        yield f".models: an ensemble asks {MOST_MODELS} at most: remove {len(models) - MOST_MODELS}"
+    if ensemble is not None and ensemble.fuse_with is not None and ensemble.fuse_with not in models:
+        yield f".ensemble.fuse_with: {ensemble.fuse_with!r} is none of the tenant's models: name one of them"
     if strategy is StrategyName.CASCADE:
-        yield from _cascade_problems(cascade, models)
+        yield from _cascade_problems(cascade, len(models))
 
 
 def _cascade_problems(section: CascadeSection | None, models: int) -> Iterator[str]:

@@ -153,7 +153,7 @@ def _strategy_problems(tenant: TenantSection, file: FileSection) -> Iterator[str
     keys = ("strong_call_share", "alpha", "shadow")
     return strategy_problems(
         tenant.strategy,
-        models=len(_named(tenant)),
+        models=[name for _, name in _named(tenant)],
         cascade=tenant.cascade,
         ensemble=tenant.ensemble,
         routing_keys=[key for key in keys if getattr(tenant, key) is not None],

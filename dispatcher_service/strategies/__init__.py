@@ -21,6 +21,9 @@ class Replaced:
     choice: Choice
 
 
+RETURN_SECONDS = 0.1
+"""Of the caller's deadline: kept back for the way home of an answer that is there."""
+
 Piece = Delta | Replaced | End
 """Of a streamed answer. `Replaced` comes only where the request accepts it."""
 

@@ -13,11 +13,8 @@ from dispatcher_service.outcome import Stage, StageResult, Verdict
 from dispatcher_service.ports import Judge
 from dispatcher_service.progress import Asked, Progress
 from dispatcher_service.routing import Reason
-from dispatcher_service.strategies import judging
+from dispatcher_service.strategies import RETURN_SECONDS, judging
 from dispatcher_service.strategy_policies import OnNoScore
-
-RETURN_SECONDS = 0.1
-"""Of the caller's deadline: kept back for the way home of an answer that is at hand."""
 
 
 @dataclass(frozen=True, slots=True)
