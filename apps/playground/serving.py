@@ -15,7 +15,7 @@ from apps.demo.prompts import PROMPTS
 from apps.demo.stack import Ports, port_or_free, running
 from apps.playground.app import About, Playground, application
 from pointsman.client import BudgetClient, ClientTls, DispatcherClient
-from pointsman.runtime.server import StartError, split_address
+from pointsman.runtime.starting import StartError, split_address
 
 CREDENTIAL_VARIABLE = "POINTSMAN_CREDENTIAL"
 TENANT = "playground"
