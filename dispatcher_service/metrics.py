@@ -110,7 +110,7 @@ class Metrics:
         )
         self._overhead = histogram(
             "overhead_seconds",
-            "Our own time: total minus upstream; of a stream it holds the time in which the caller read. Not of ensembles.",
+            "Our own time: total minus upstream; of a stream with the time in which the caller read. Not of ensembles.",
             _SHORT_SECONDS,
             "method",
         )
