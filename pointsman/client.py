@@ -24,6 +24,8 @@ from pointsman.runtime.status import Violation
 from pointsman.values import (
     AlphaSource,
     Answer,
+    AnswerRanking,
+    AnswerScore,
     Candidate,
     Conversation,
     CostSource,
@@ -39,6 +41,7 @@ from pointsman.values import (
     Sampling,
     Score,
     ScorerInfo,
+    ScorerTask,
     Stage,
     StageResult,
     Strategy,
@@ -50,6 +53,8 @@ from pointsman.values import (
 __all__ = [
     "AlphaSource",
     "Answer",
+    "AnswerRanking",
+    "AnswerScore",
     "AnswerStream",
     "Budget",
     "BudgetClient",
@@ -76,6 +81,7 @@ __all__ = [
     "Score",
     "ScorerClient",
     "ScorerInfo",
+    "ScorerTask",
     "Stage",
     "StageResult",
     "Strategy",

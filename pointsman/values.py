@@ -44,6 +44,8 @@ class Reason(enum.StrEnum):
     TOOL_LOOP = "tool_loop"
     OVERRIDE_WEAK = "override_weak"
     OVERRIDE_STRONG = "override_strong"
+    ONLY_FIT = "only_fit"
+    BEST_UTILITY = "best_utility"
     CASCADE = "cascade"
     ACCEPTED = "accepted"
     LAST_STAGE = "last_stage"
@@ -77,8 +79,6 @@ class StageResult(enum.StrEnum):
     RANKED = "ranked"
     CANCELLED = "cancelled"
     FUSED = "fused"
-    ONLY_FIT = "only_fit"
-    BEST_UTILITY = "best_utility"
 
 
 class LeftOut(enum.StrEnum):
@@ -92,6 +92,15 @@ class LeftOut(enum.StrEnum):
     STICKY_CONVERSATION = "sticky_conversation"
     NOT_SCORED = "not_scored"
     DEARER_THAN_STRONGEST = "dearer_than_strongest"
+
+
+class ScorerTask(enum.StrEnum):
+    """What a scorer does: predict which model should answer, score an answer, or rank answers."""
+
+    UNKNOWN = "unknown"
+    PREDICT = "predict"
+    SCORE_ANSWER = "score_answer"
+    RANK_ANSWERS = "rank_answers"
 
 
 class Preference(enum.StrEnum):
@@ -288,6 +297,29 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerScore:
+    """P(the answer is acceptable), and whether all of conversation and answer was read."""
+
+    acceptance_probability: float
+    scorer: str
+    scorer_version: str
+    conversation_truncated: bool
+    answer_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRanking:
+    """Of each answer, in the order asked, the mean P(it is better than another); `best_index` has the highest."""
+
+    mean_win_probabilities: tuple[float, ...]
+    best_index: int
+    truncated: tuple[bool, ...]
+    conversation_truncated: bool
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerInfo:
     """One scorer that the service serves.
 
@@ -305,3 +337,6 @@ class ScorerInfo:
     max_batch_size: int
     score_quantiles: tuple[float, ...]
     is_default: bool
+    task: ScorerTask
+    max_answer_bytes: int
+    max_answers: int

@@ -642,7 +642,6 @@ class Stage(_message.Message):
     WIN_RATE_FIELD_NUMBER: _builtins.int
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
     COST_SOURCE_FIELD_NUMBER: _builtins.int
-    CANDIDATES_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The model that answered or was to, by its name in the catalogue."""
     result: Global___StageResult.ValueType
@@ -666,12 +665,6 @@ class Stage(_message.Message):
     """
     cost_source: Global___CostSource.ValueType
     """How far to trust that; PENDING if certainly nothing was used."""
-    @_builtins.property
-    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Every model of the tenant, cheapest first, where it has more than two or a
-        model was left out. Empty otherwise, and in a tool loop.
-        """
-
     def __init__(
         self,
         *,
@@ -683,11 +676,10 @@ class Stage(_message.Message):
         win_rate: _builtins.float | None = ...,
         cost_nano_usd: _builtins.int = ...,
         cost_source: Global___CostSource.ValueType = ...,
-        candidates: _abc.Iterable[Global___Candidate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability", "_threshold", b"_threshold", "_win_rate", b"_win_rate", "acceptance_probability", b"acceptance_probability", "threshold", b"threshold", "win_rate", b"win_rate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability", "_threshold", b"_threshold", "_win_rate", b"_win_rate", "acceptance_probability", b"acceptance_probability", "candidates", b"candidates", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "given", b"given", "model", b"model", "result", b"result", "threshold", b"threshold", "win_rate", b"win_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability", "_threshold", b"_threshold", "_win_rate", b"_win_rate", "acceptance_probability", b"acceptance_probability", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "given", b"given", "model", b"model", "result", b"result", "threshold", b"threshold", "win_rate", b"win_rate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__acceptance_probability: _TypeAlias = _typing.Literal["acceptance_probability"]  # noqa: Y015
     _WhichOneofArgType__acceptance_probability: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability"]  # noqa: Y015
