@@ -6,7 +6,18 @@ from typing import Any
 
 import grpc
 
-from pointsman.client import AlphaSource, Budget, CostSource, Decision, PointsmanCallError, Policy, Reason, Tier
+from pointsman.client import (
+    AlphaSource,
+    Budget,
+    Candidate,
+    CostSource,
+    Decision,
+    LeftOut,
+    PointsmanCallError,
+    Policy,
+    Reason,
+    Tier,
+)
 
 _NANO = 1_000_000_000
 
@@ -26,6 +37,17 @@ _REASONS: Mapping[Reason, str] = {
     Reason.TOOL_LOOP: "a model waits for the results of its own tool calls",
     Reason.OVERRIDE_WEAK: "operators have turned the tenant to weak",
     Reason.OVERRIDE_STRONG: "operators have turned the tenant to strong",
+    Reason.ONLY_FIT: "no other model of the tenant can take this request",
+    Reason.BEST_UTILITY: "its quality less its cost is best",
+}
+_LEFT_OUT: Mapping[LeftOut, str] = {
+    LeftOut.MODALITY: "cannot take such parts",
+    LeftOut.CONTEXT_WINDOW: "its context window is too small",
+    LeftOut.TOOLS: "takes no tools",
+    LeftOut.TURNED_OFF: "operators have turned it off",
+    LeftOut.STICKY_CONVERSATION: "the conversation has had better",
+    LeftOut.NOT_SCORED: "the scorer does not know it",
+    LeftOut.DEARER_THAN_STRONGEST: "dearer than the strongest model that the scorer knows",
 }
 
 
@@ -40,12 +62,21 @@ def decision(value: Decision) -> dict[str, Any]:
         "alpha": value.alpha,
         "alpha_source": value.alpha_source.value,
         "win_probability": value.win_probability,
+        "strong_until": strong_until(value),
         "pair_mismatch": value.pair_mismatch,
         "cost": value.cost_nano_usd if priced else None,
         "strong_cost": value.all_strong_cost_nano_usd if priced else None,
         "weak_cost": weak_costs.get(value.tier) if priced else None,
         "cost_source": value.cost_source.value,
+        "candidates": [_candidate(each) for each in value.candidates],
     }
+
+
+def strong_until(value: Decision) -> float | None:
+    """The highest α at which the strongest model answers, since it beats every cheaper one; `None` if nobody knows."""
+    compared = [each.beaten_by_strongest for each in value.candidates if each.beaten_by_strongest is not None]
+    # Candidates are in the order of their price, so that the last one is the strongest itself.
+    return min(compared[:-1], default=value.win_probability)
 
 
 def why(value: Decision) -> str:
@@ -58,6 +89,14 @@ def why(value: Decision) -> str:
     else:
         reason = _REASONS.get(value.reason) or value.reason.value.replace("_", " ")
     return f"{reason} ({value.instead_of} was chosen first)" if value.instead_of else reason
+
+
+def _candidate(value: Candidate) -> dict[str, str]:
+    if value.left_out is not None:
+        return {"model": value.model, "words": f"left out: {_LEFT_OUT.get(value.left_out, value.left_out.value)}"}
+    if value.beaten_by_strongest is None:
+        return {"model": value.model, "words": "not compared"}
+    return {"model": value.model, "words": f"the strongest beats it with {value.beaten_by_strongest:.3f}"}
 
 
 def budget(value: Budget) -> list[dict[str, str | None]]:

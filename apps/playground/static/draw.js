@@ -25,6 +25,7 @@ export function decision(found) {
   const line = byId("decision");
   line.dataset.tier = found.tier;
   line.replaceChildren(strong(`${found.model} (${found.tier})`), ` would answer: ${found.why}.`);
+  byId("candidates").replaceChildren(...found.candidates.map(({ model, words }) => tag("li", {}, strong(model), `: ${words}`)));
 }
 
 /** The session's curves, their values at alpha, and the table that says the same. */
