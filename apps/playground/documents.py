@@ -16,6 +16,8 @@ from pointsman.client import (
     PointsmanCallError,
     Policy,
     Reason,
+    Stage,
+    StageResult,
     Tier,
 )
 
@@ -39,6 +41,26 @@ _REASONS: Mapping[Reason, str] = {
     Reason.OVERRIDE_STRONG: "operators have turned the tenant to strong",
     Reason.ONLY_FIT: "no other model of the tenant can take this request",
     Reason.BEST_UTILITY: "its quality less its cost is best",
+    Reason.CASCADE: "it is asked first, and its answer will be checked",
+    Reason.ACCEPTED: "its answer was accepted",
+    Reason.LAST_STAGE: "no cheaper model's answer was accepted",
+    Reason.ANSWER_AT_HAND: "no answer was accepted, and no further one could be had",
+    Reason.ENSEMBLE: "several models are asked at once",
+    Reason.BEST_RANKED: "its answer ranked first",
+    Reason.UNRANKED: "it is the strongest that answered, since the answers could not be compared",
+    Reason.FUSED: "it made one answer of the best",
+}
+_RESULTS: Mapping[StageResult, str] = {
+    StageResult.ACCEPTED: "accepted",
+    StageResult.REJECTED: "not accepted",
+    StageResult.UNCHECKED: "not checked",
+    StageResult.NO_SCORE: "no score in time",
+    StageResult.FAILED: "did not answer",
+    StageResult.NO_MONEY: "not asked, for want of money",
+    StageResult.NO_TIME: "not asked, for want of time",
+    StageResult.RANKED: "ranked",
+    StageResult.CANCELLED: "cancelled",
+    StageResult.FUSED: "made one answer of the best",
 }
 _LEFT_OUT: Mapping[LeftOut, str] = {
     LeftOut.MODALITY: "cannot take such parts",
@@ -69,6 +91,7 @@ def decision(value: Decision) -> dict[str, Any]:
         "weak_cost": weak_costs.get(value.tier) if priced else None,
         "cost_source": value.cost_source.value,
         "candidates": [_candidate(each) for each in value.candidates],
+        "stages": [_stage(each) for each in value.stages],
     }
 
 
@@ -97,6 +120,15 @@ def _candidate(value: Candidate) -> dict[str, str]:
     if value.beaten_by_strongest is None:
         return {"model": value.model, "words": "not compared"}
     return {"model": value.model, "words": f"the strongest beats it with {value.beaten_by_strongest:.3f}"}
+
+
+def _stage(value: Stage) -> dict[str, Any]:
+    words = _RESULTS.get(value.result, value.result.value)
+    if value.acceptance_probability is not None and value.threshold is not None:
+        words += f" (acceptance {value.acceptance_probability:.3f}, threshold {value.threshold:.3f})"
+    if value.win_rate is not None:
+        words += f" (win rate {value.win_rate:.3f})"
+    return {"model": value.model, "given": value.given, "words": words, "cost": value.cost_nano_usd}
 
 
 def budget(value: Budget) -> list[dict[str, str | None]]:

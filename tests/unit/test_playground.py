@@ -21,6 +21,8 @@ from pointsman.client import (
     LeftOut,
     PointsmanCallError,
     Reason,
+    Stage,
+    StageResult,
     Tier,
     WindowBudget,
 )
@@ -151,6 +153,26 @@ def test_a_decision_lists_the_models_that_it_was_made_among() -> None:
         {"model": "small", "words": "the strongest beats it with 0.600"},
         {"model": "tiny", "words": "left out: takes no tools"},
         {"model": "other", "words": "not compared"},
+    ]
+
+
+def test_a_decision_lists_its_stages_in_words() -> None:
+    stage = Stage(
+        model="small",
+        result=StageResult.REJECTED,
+        given=False,
+        acceptance_probability=0.25,
+        threshold=0.5,
+        win_rate=None,
+        cost_nano_usd=7,
+        cost_source=CostSource.REPORTED,
+    )
+    ranked = replace(
+        stage, result=StageResult.RANKED, given=True, acceptance_probability=None, threshold=None, win_rate=0.75
+    )
+    assert documents.decision(replace(DECISION, stages=(stage, ranked)))["stages"] == [
+        {"model": "small", "given": False, "words": "not accepted (acceptance 0.250, threshold 0.500)", "cost": 7},
+        {"model": "small", "given": True, "words": "ranked (win rate 0.750)", "cost": 7},
     ]
 
 
