@@ -69,7 +69,6 @@ _LEFT_OUT: Mapping[LeftOut, str] = {
     LeftOut.TURNED_OFF: "operators have turned it off",
     LeftOut.STICKY_CONVERSATION: "the conversation has had better",
     LeftOut.NOT_SCORED: "the scorer does not know it",
-    LeftOut.DEARER_THAN_STRONGEST: "dearer than the strongest model that the scorer knows",
 }
 
 
@@ -116,7 +115,10 @@ def why(value: Decision) -> str:
 
 def _candidate(value: Candidate) -> dict[str, str]:
     if value.left_out is not None:
-        return {"model": value.model, "words": f"left out: {_LEFT_OUT.get(value.left_out, value.left_out.value)}"}
+        return {
+            "model": value.model,
+            "words": f"left out: {_LEFT_OUT.get(value.left_out, value.left_out.value.replace('_', ' '))}",
+        }
     if value.beaten_by_strongest is None:
         return {"model": value.model, "words": "not compared"}
     return {"model": value.model, "words": f"the strongest beats it with {value.beaten_by_strongest:.3f}"}
