@@ -24,6 +24,8 @@ from pointsman.runtime.status import Violation
 from pointsman.values import (
     AlphaSource,
     Answer,
+    AnswerRanking,
+    AnswerScore,
     Conversation,
     CostSource,
     Decision,
@@ -37,6 +39,7 @@ from pointsman.values import (
     Sampling,
     Score,
     ScorerInfo,
+    ScorerTask,
     Tier,
     Usage,
     UsageSource,
@@ -45,6 +48,8 @@ from pointsman.values import (
 __all__ = [
     "AlphaSource",
     "Answer",
+    "AnswerRanking",
+    "AnswerScore",
     "AnswerStream",
     "Budget",
     "BudgetClient",
@@ -69,6 +74,7 @@ __all__ = [
     "Score",
     "ScorerClient",
     "ScorerInfo",
+    "ScorerTask",
     "SyncAnswerStream",
     "SyncDispatcherClient",
     "Tier",

@@ -45,6 +45,15 @@ class Reason(enum.StrEnum):
     OVERRIDE_STRONG = "override_strong"
 
 
+class ScorerTask(enum.StrEnum):
+    """What a scorer does: predict which model should answer, score an answer, or rank answers."""
+
+    UNKNOWN = "unknown"
+    PREDICT = "predict"
+    SCORE_ANSWER = "score_answer"
+    RANK_ANSWERS = "rank_answers"
+
+
 class Preference(enum.StrEnum):
     """Which answer someone liked better: the one that was given, one of the other tier's model, or both alike."""
 
@@ -201,6 +210,29 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerScore:
+    """P(the answer is acceptable), and whether all of conversation and answer was read."""
+
+    acceptance_probability: float
+    scorer: str
+    scorer_version: str
+    conversation_truncated: bool
+    answer_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRanking:
+    """Of each answer, in the order asked, the mean P(it is better than another); `best_index` has the highest."""
+
+    mean_win_probabilities: tuple[float, ...]
+    best_index: int
+    truncated: tuple[bool, ...]
+    conversation_truncated: bool
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerInfo:
     """One scorer that the service serves.
 
@@ -218,3 +250,6 @@ class ScorerInfo:
     max_batch_size: int
     score_quantiles: tuple[float, ...]
     is_default: bool
+    task: ScorerTask
+    max_answer_bytes: int
+    max_answers: int
