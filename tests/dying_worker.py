@@ -1,4 +1,4 @@
-"""`python -m tests.dying_worker FD`: says that it serves and ends with exit code 3, or does not start and ends with 4."""
+"""`python -m tests.dying_worker FD`: says that it serves, and ends with 3; or does not start, and ends with 4."""
 
 import os
 import sys
