@@ -32,6 +32,7 @@ class WorkerEnd:
     def __init__(self, descriptor: int) -> None:
         """`descriptor` is what the parent has passed on."""
         self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
         self._writing = threading.Lock()
 
     def open(self, registry: CollectorRegistry, *, gone: Callable[[], None]) -> None:

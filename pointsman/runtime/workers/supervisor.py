@@ -159,6 +159,9 @@ class _Parent(Collector):
                 extra=fields(service=self._spec.service, grpc=address, metrics=metrics, workers=int(self._serving())),
             )
         places = [asyncio.create_task(self._keep(worker)) for worker in (first, *rest)]
+        for place in places:
+            # The end of one is the end of all: it was asked for, or given up, or a fault of ours, which is raised below.
+            place.add_done_callback(lambda _: self._end())
         await self._stop.wait()
         logger.info("draining", extra=fields(service=self._spec.service, seconds=self._spec.drain_seconds))
         _, late = await asyncio.wait(places, timeout=self._spec.drain_seconds + _LAST_SECONDS)
@@ -184,7 +187,6 @@ class _Parent(Collector):
             if failures >= _MOST_FAILURES and not self._serving():
                 logger.error("no worker stays: giving up", extra=fields(exit_code=code))
                 self._code = 1
-                self._end()
                 return
             pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
             logger.error(
@@ -212,6 +214,8 @@ class _Parent(Collector):
         return code
 
     def _end(self) -> None:
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._pass_on(signal.SIGTERM)
 
