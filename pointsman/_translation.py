@@ -11,11 +11,13 @@ from pointsman.values import (
     Answer,
     AnswerRanking,
     AnswerScore,
+    Candidate,
     Conversation,
     CostSource,
     Decision,
     Explanation,
     FinishReason,
+    LeftOut,
     Message,
     Messages,
     Preference,
@@ -81,6 +83,17 @@ def decision(message: decision_pb2.Decision) -> Decision:
         price_version=message.price_version,
         attempts=message.attempts,
         instead_of=message.instead_of,
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
+    )
+
+
+def _candidate(message: decision_pb2.Candidate) -> Candidate:
+    left_out = _known(LeftOut, decision_pb2.LeftOut, message.left_out, "LEFT_OUT_") if message.left_out else None
+    compared = message.HasField("beaten_by_strongest")
+    return Candidate(
+        model=message.model,
+        beaten_by_strongest=message.beaten_by_strongest if compared else None,
+        left_out=left_out,
     )
 
 
