@@ -101,7 +101,7 @@ def _spawned(module: str, environ: Mapping[str, str]) -> "tuple[subprocess.Popen
     with its:
         descriptor = its.fileno()
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 — our own interpreter and module
                 [sys.executable, "-m", module, str(descriptor)], env=environ, pass_fds=[descriptor]
             )
         except OSError:

@@ -160,7 +160,7 @@ class _Parent(Collector):
             )
         places = [asyncio.create_task(self._keep(worker)) for worker in (first, *rest)]
         for place in places:
-            # The end of one is the end of all: it was asked for, or given up, or a fault of ours, which is raised below.
+            # The end of one is the end of all: asked for, given up, or a fault of ours, which is raised below.
             place.add_done_callback(lambda _: self._end())
         await self._stop.wait()
         logger.info("draining", extra=fields(service=self._spec.service, seconds=self._spec.drain_seconds))
