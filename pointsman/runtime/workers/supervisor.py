@@ -10,6 +10,7 @@ import itertools
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,8 +76,10 @@ async def supervise(workers: Workers, environ: Mapping[str, str]) -> int:
         The exit code: 0 after a drain of all, otherwise that of the worker that did not start (it has said why), or 1.
 
     Raises:
-        StartError: an address cannot be used.
+        StartError: an address cannot be used, or this system does not spread connections.
     """
+    if sys.platform != "linux":
+        raise StartError("several workers need Linux: elsewhere one of them would get every connection; set one")
     host, _ = split_address(workers.listen)
     with _reserve(workers.listen) as held:
         port = held.getsockname()[1]
