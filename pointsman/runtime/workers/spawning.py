@@ -77,7 +77,8 @@ class Worker:
                     self.is_serving = True
                     self._news.set()
                 if link.METRICS in frame:
-                    self._took(self.number, frame[link.METRICS])
+                    if frame[link.METRICS] is not None:
+                        self._took(self.number, frame[link.METRICS])
                     self._answered()
         finally:
             self.is_serving = False
