@@ -1,4 +1,4 @@
-"""The commands that measure artefacts and set the dial: `evaluate` and `calibrate`."""
+"""The command that measures artefacts: `evaluate`."""
 
 import argparse
 import os
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from training.rankings import Prices
     from training.strategies import StrategyResult
 
-_WIDTH = 140
+TABLE_WIDTH = 140
 """Of tables that go into a file or a pipe."""
 
 FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings", "decisions")
@@ -37,16 +37,6 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     _add_strategies(parser)
     parser.set_defaults(run=evaluate)
-
-    parser = subparsers.add_parser("calibrate", help="the alpha of a share of strong calls on your own prompts")
-    parser.add_argument(
-        "--strong-call-share", type=float, nargs="+", required=True, metavar="SHARE", help="in [0, 1]; one or more"
-    )
-    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=".txt, .jsonl, .csv or .parquet")
-    parser.add_argument(
-        "--artifact", type=Path, default=default_artifact, metavar="DIR", help="default: the shipped one"
-    )
-    parser.set_defaults(run=calibrate)
 
 
 def _add_strategies(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +107,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     found = report.Report(results, prices, arguments.draws, arguments.seed, compared)
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.terminal(found))
+    Console(highlight=False, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(report.terminal(found))
     if arguments.out is not None:
         from training import plots, strategy_plot
 
@@ -128,35 +118,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
         (arguments.out / "report.md").write_text(report.markdown(found, drawn, pictures), encoding="utf-8")
         count = sum(map(len, drawn.values())) + len(pictures)
         print(f"report.json, report.md and {count} plots are in {arguments.out}")
-    return 0
-
-
-def calibrate(arguments: argparse.Namespace) -> int:
-    """Run `calibrate`. Returns the exit code; what goes wrong is one line on stderr."""
-    from rich.console import Console
-
-    from scorer_service.artifact import ArtifactError
-    from scorer_service.scorer import open_scorer
-    from training import calibrate as calibration
-    from training import data, evaluate, report
-    from training.tables import DataError
-
-    if not all(0.0 <= share <= 1.0 for share in arguments.strong_call_share):
-        print("error: --strong-call-share must be in [0, 1]: 0.3 sends 30 % of calls strong", file=sys.stderr)
-        return 2
-    try:
-        prompts = data.read_prompts(arguments.prompts)
-        scorer = open_scorer(arguments.artifact)
-        with progress_bars() as progress:
-            probabilities = evaluate.win_probabilities(
-                scorer, prompts, progress=lambda done, total: progress("prompts", done, total)
-            )
-        points = calibration.dial_points(probabilities, scorer.manifest.score_quantiles, arguments.strong_call_share)
-    except (ArtifactError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.prompts}: {len(prompts):,} prompts, {scorer.manifest.router_kind} {scorer.artifact.version}")
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.dial(points))
     return 0
 
 
