@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training import adapt_cli, evaluate_cli, label_cli, protocol_cli
+from training import adapt_cli, calibrate_cli, evaluate_cli, label_cli, protocol_cli
 from training.kinds import KINDS
 
 DATA_VARIABLE = "POINTSMAN_DATA"
@@ -55,6 +55,7 @@ def add_commands(subparsers: Any) -> None:
     parser.set_defaults(run=dial)
 
     evaluate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
+    calibrate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
     label_cli.add_commands(subparsers)
     adapt_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
     protocol_cli.add_commands(subparsers)
