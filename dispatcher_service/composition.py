@@ -165,6 +165,7 @@ async def serve(settings: Settings) -> None:
         catalogue=policies.catalogue,
         metrics=metrics,
         tracing=tracing,
+        told=recording.metrics.opinion,
         wall_clock=time.time,
     )
     budget_servicer = BudgetServicer(
