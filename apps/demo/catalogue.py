@@ -60,10 +60,25 @@ def openai_models() -> Models:
 
 def toml(models: Models, *, scorer: str) -> str:
     """The dispatcher's configuration file; `scorer` is the scorer's `host:port`."""
-    sections = [
-        # More patient than a service should be: on a laptop the local model keeps every core busy.
-        f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n'
+    tenants = [
+        tenant_toml(models, tenant)
+        + f"strong_call_share = {share}\n"
+        # Twelve calls are to show that a share comes out: a service holds it over a thousand.
+        + "pacing_window_calls = 20\n"
+        for tenant, share in SHARES.items()
     ]
+    return "\n".join([scorer_toml(scorer), models_toml(models), *tenants])
+
+
+def scorer_toml(address: str) -> str:
+    """`[scorer]`, at `host:port`."""
+    # More patient than a service should be: on a laptop the local model keeps every core busy.
+    return f'[scorer]\naddress = "{address}"\ntimeout = 2.0\n'
+
+
+def models_toml(models: Models) -> str:
+    """Both models, with one deployment each."""
+    sections = []
     for model in (models.strong, models.weak):
         sections.append(
             f"[[models]]\n"
@@ -76,13 +91,9 @@ def toml(models: Models, *, scorer: str) -> str:
             f'model = "{model.name}"\n'
             f'base_url = "{models.base_url}"\n' + (f'api_key_env = "{models.api_key_env}"\n' * bool(models.api_key_env))
         )
-    for tenant, share in SHARES.items():
-        sections.append(
-            f"[tenants.{tenant}]\n"
-            f'strong_model = "{models.strong.name}"\n'
-            f'weak_model = "{models.weak.name}"\n'
-            f"strong_call_share = {share}\n"
-            # Twelve calls are to show that a share comes out: a service holds it over a thousand.
-            "pacing_window_calls = 20\n"
-        )
     return "\n".join(sections)
+
+
+def tenant_toml(models: Models, name: str) -> str:
+    """A tenant's section, to which its dial has to be added."""
+    return f'[tenants.{name}]\nstrong_model = "{models.strong.name}"\nweak_model = "{models.weak.name}"\n'

@@ -1,17 +1,21 @@
 """From exports of the decision log to an artefact that is measured beside the running one, and its canary plan."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from dispatcher_service.metrics import Metrics
+from dispatcher_service.records.metrics import RecordMetrics
 from dispatcher_service.tenants import load_catalogue
 from pointsman.cli import main
 from scorer_service import artifact
 from tests import logs
-from training import from_log, log_records
+from training import canary_plan, from_log, log_records
 from training.cli import DEFAULT_ARTIFACT
 from training.from_log import LogError
 from training.tables import DataError
@@ -84,6 +88,15 @@ def test_every_step_of_the_plan_is_a_configuration_that_the_dispatcher_takes(fol
         assert (canary.name, canary.weight) == (plan["canary"], step["weight"])
     assert len(plan["aborts"]) == 4
     assert all(plan["canary"] in rule["expr"] for rule in plan["aborts"])
+
+
+def test_abort_rules_ask_for_metrics_and_labels_that_there_are() -> None:
+    registry = CollectorRegistry()
+    Metrics(registry, tenants=["research"])
+    RecordMetrics(registry, tenants=["research"])
+    known = {f"{family.name}{end}" for family in registry.collect() for end in ("", "_total", "_bucket", "_count")}
+    asked = {name for rule in canary_plan.aborts("new") for name in re.findall(r"pointsman_\w+", rule.expr)}
+    assert asked <= known, asked - known
 
 
 def test_a_log_that_one_model_answered_teaches_nothing_and_says_what_would(tmp_path: Path) -> None:
