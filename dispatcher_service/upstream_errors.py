@@ -6,6 +6,7 @@ something is decided here, on the safe side.
 
 import logging
 import math
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import aiohttp
+import httpx2
 import openai
 
 from dispatcher_service import openai_client
@@ -64,7 +66,8 @@ class Translator:
             yield
         except TimeoutError as error:
             raise UpstreamTimeout(name, waited.what, may_be_billed=True, out_of_time=waited.out_of_time) from error
-        except openai.APIConnectionError as error:
+        except (openai.APIConnectionError, httpx2.RequestError, ssl.SSLError) as error:
+            # The client's own while the call is made, and its transport's while a stream is read.
             raise _connection_error(name, error) from error
         except openai.RateLimitError as error:
             raise UpstreamRateLimited(name, _retry_after(error)) from error
@@ -73,7 +76,7 @@ class Translator:
         except UpstreamError:
             raise
         except openai.APIError as error:
-            # An error event inside a stream, or a response that does not parse.
+            # Whatever else the client finds.
             raise UpstreamUnavailable(name, "broke off with an error", may_be_billed=True) from error
         except openai_client.AnswerTooLong as error:
             what = f"answered with more than {openai_client.MAX_ANSWER_BYTES} bytes"
@@ -81,8 +84,8 @@ class Translator:
         except aiohttp.ClientError as error:
             # What the layer between does not translate, such as a header that is none.
             raise UpstreamUnavailable(name, "broke off the connection", may_be_billed=True) from error
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
-            # The client does not validate what it parses: an answer of another shape fails where we read it.
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
+            # Nobody validates an answer: one of another shape fails where we read it.
             raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
 
     def _status_error(self, deployment: Deployment, error: openai.APIStatusError) -> UpstreamError:
@@ -113,7 +116,7 @@ class Translator:
             )
 
 
-def _connection_error(name: str, error: openai.APIConnectionError) -> UpstreamError:
+def _connection_error(name: str, error: Exception) -> UpstreamError:
     """What happened to the connection, from the transport's own error.
 
     The layers between call a refused connection and one that broke while we waited both ConnectTimeout, yet only

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 SHARES: Mapping[str, float] = {"research": 0.5, "support": 0.2}
 """The tenants and the share of their calls that they want to go strong."""
@@ -58,32 +59,28 @@ def openai_models() -> Models:
     )
 
 
-def toml(models: Models, *, scorer: str) -> str:
-    """The dispatcher's configuration file; `scorer` is the scorer's `host:port`."""
-    tenants = [
-        tenant_toml(models, tenant)
-        + f"strong_call_share = {share}\n"
-        # Twelve calls are to show that a share comes out: a service holds it over a thousand.
-        + "pacing_window_calls = 20\n"
-        for tenant, share in SHARES.items()
+def toml(
+    models: Models, *, scorer: str, more_tenants: Mapping[str, str] = MappingProxyType({}), canary: str = ""
+) -> str:
+    """The dispatcher's configuration file.
+
+    Args:
+        models: who answers, for every tenant.
+        scorer: the scorer's `host:port`.
+        more_tenants: tenants beside those of `SHARES`: from the name to the lines of its policy.
+        canary: a `[[scorer.canaries]]` section; empty for none.
+    """
+    sections = [
+        # More patient than a service should be: on a laptop the local model keeps every core busy.
+        f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n',
+        canary,
     ]
-    return "\n".join([scorer_toml(scorer), models_toml(models), *tenants])
-
-
-def scorer_toml(address: str) -> str:
-    """`[scorer]`, at `host:port`."""
-    # More patient than a service should be: on a laptop the local model keeps every core busy.
-    return f'[scorer]\naddress = "{address}"\ntimeout = 2.0\n'
-
-
-def models_toml(models: Models) -> str:
-    """Both models, with one deployment each."""
-    sections = []
     for model in (models.strong, models.weak):
         sections.append(
             f"[[models]]\n"
             f'name = "{model.name}"\n'
             f"price = {{ input = {model.input}, cached_input = {model.cached_input}, output = {model.output} }}\n"
+            "max_output_tokens = 4096\n"  # What a call without max_tokens may cost: tenants with limits need a bound.
         )
         sections.append(
             f"[[deployments]]\n"
@@ -91,9 +88,10 @@ def models_toml(models: Models) -> str:
             f'model = "{model.name}"\n'
             f'base_url = "{models.base_url}"\n' + (f'api_key_env = "{models.api_key_env}"\n' * bool(models.api_key_env))
         )
+    # Twelve calls are to show that a share comes out: a service holds it over a thousand.
+    ours = {tenant: f"strong_call_share = {share}\npacing_window_calls = 20\n" for tenant, share in SHARES.items()}
+    for tenant, policy in {**ours, **more_tenants}.items():
+        sections.append(
+            f'[tenants.{tenant}]\nstrong_model = "{models.strong.name}"\nweak_model = "{models.weak.name}"\n' + policy
+        )
     return "\n".join(sections)
-
-
-def tenant_toml(models: Models, name: str) -> str:
-    """A tenant's section, to which its dial has to be added."""
-    return f'[tenants.{name}]\nstrong_model = "{models.strong.name}"\nweak_model = "{models.weak.name}"\n'

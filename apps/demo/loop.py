@@ -22,7 +22,7 @@ from typing import Any
 
 from rich.console import Console
 
-from apps.demo.catalogue import Models, local_models, models_toml, scorer_toml, tenant_toml
+from apps.demo.catalogue import Models, local_models, toml
 from apps.demo.children import Child, ChildFailed, child
 from apps.demo.people import Question, questions
 from apps.demo.show import terminal
@@ -32,7 +32,7 @@ from pointsman.client import DispatcherClient
 TENANT = "research"
 """Who asks and says what they think."""
 
-OTHERS = tuple(f"team-{number:02}" for number in range(1, 20))
+OTHERS = ("support", *(f"team-{number:02}" for number in range(1, 19)))
 
 _AT_ONCE = 4
 _RATED, _COMPARED = 0.6, 0.2
@@ -134,8 +134,7 @@ async def _running(console: Console, upstream: str, directory: Path) -> AsyncIte
 def _config(models: Models, scorer: str, canary: str = "") -> str:
     """The configuration. Alpha moves fast, so that both models answer prompts of every kind now and then."""
     dial = "strong_call_share = 0.5\npacing_window_calls = 20\nlog_text = true\n"
-    tenants = [tenant_toml(models, tenant) + dial for tenant in (TENANT, *OTHERS)]
-    return "\n".join([scorer_toml(scorer), canary, models_toml(models), *tenants])
+    return toml(models, scorer=scorer, canary=canary, more_tenants=dict.fromkeys((TENANT, *OTHERS), dial))
 
 
 async def _traffic(line: Line, requests: int) -> None:

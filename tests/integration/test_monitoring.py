@@ -150,6 +150,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             **DISPATCHER_PORTS,
             "DISPATCHER_CONFIG": str(config),
             "DISPATCHER_LEDGER": f"sqlite:{folder / 'ledger.db'}",
+            # Rules and dashboards read what a parent has merged of two.
+            "DISPATCHER_WORKERS": "2",
         }
         with ServiceProcess("dispatcher_service", env=env) as dispatcher:
             targets = {"pointsman-scorer": scorer.metrics, "pointsman-dispatcher": dispatcher.metrics}
