@@ -30,10 +30,7 @@ BY_CHANCE = frozenset(
 
 _SCHEMA = pl.Schema(
     {
-        "request_id": pl.String,
-        "tenant_id": pl.String,
-        "received_at": pl.String,
-        "status": pl.String,
+        **dict.fromkeys(("request_id", "tenant_id", "received_at", "status"), pl.String()),
         "decision": pl.Struct(
             {"tier": pl.String, "reason": pl.String, "win_probability": pl.Float64, "scorer_version": pl.String}
         ),
