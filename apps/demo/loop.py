@@ -24,6 +24,7 @@ from rich.console import Console
 
 from apps.demo.catalogue import Models, local_models, toml
 from apps.demo.children import Child, ChildFailed, child
+from apps.demo.cli import INTERRUPTED, until_signal
 from apps.demo.people import Question, questions
 from apps.demo.show import terminal
 from apps.demo.stack import environment, loopback
@@ -238,7 +239,7 @@ def _free_address() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m apps.demo.loop", description=__doc__)
-    parser.add_argument("--requests", type=int, default=600, help="to answer before training (default: 600)")
+    parser.add_argument("--requests", type=int, default=400, help="to answer before training (default: 400)")
     parser.add_argument("--upstream", default="", help="host:port to ask in place of the local model")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="an empty folder for what is written (default: none)")
     parsed = parser.parse_args(arguments)
@@ -246,12 +247,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = (parsed.keep or Path(scratch)).resolve()
         directory.mkdir(parents=True, exist_ok=True)
         console = terminal()
-        try:
-            asyncio.run(walk(console, requests=parsed.requests, upstream=parsed.upstream, directory=directory))
-        except (ChildFailed, LoopFailed) as error:
-            console.print(str(error), markup=False, soft_wrap=True)
-            return 1
-    return 0
+
+        async def once_around() -> int:
+            try:
+                await walk(console, requests=parsed.requests, upstream=parsed.upstream, directory=directory)
+            except (ChildFailed, LoopFailed) as error:
+                console.print(str(error), markup=False, soft_wrap=True)
+                return 1
+            return 0
+
+        return until_signal(once_around, interrupted=INTERRUPTED)
 
 
 if __name__ == "__main__":
