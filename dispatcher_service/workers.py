@@ -21,6 +21,7 @@ GAUGES: Mapping[str, GaugeRule] = {
     "pointsman_dispatcher_event_loop_lag_seconds": _MAX,
     "pointsman_dispatcher_config_refused": _MAX,
     "pointsman_dispatcher_pair_mismatch": _MAX,
+    "pointsman_dispatcher_models_not_compared": _MAX,
     "pointsman_dispatcher_policy_overlays": _MAX,
     "pointsman_dispatcher_policy_overrides": _MAX,
     "pointsman_dispatcher_certificate_reload_failing": _MAX,

@@ -16,6 +16,7 @@ _ALPHAS: Mapping[AlphaSource, str] = {
     AlphaSource.PACED: "the α that pacing holds the tenant's targets with",
     AlphaSource.OVERRIDE: "your α",
 }
+_RELATIONS: Mapping[Reason, str] = {Reason.AT_OR_ABOVE_ALPHA: "at or above", Reason.BELOW_ALPHA: "below"}
 _REASONS: Mapping[Reason, str] = {
     Reason.SCORER_UNAVAILABLE: "there was no win probability in time",
     Reason.BUDGET_DEGRADED: "strong was chosen, but the budget has no room for it",
@@ -29,10 +30,9 @@ _REASONS: Mapping[Reason, str] = {
 
 
 def decision(value: Decision) -> dict[str, Any]:
-    """A decision. Costs are integer nano-USD, and `null` while they are not known."""
+    """A decision. Costs are integer nano-USD, and `null` while, or where, they are not known."""
     priced = value.cost_source in (CostSource.REPORTED, CostSource.ESTIMATED)
-    strong_cost = value.all_strong_cost_nano_usd
-    weak_cost = value.other_tier_cost_nano_usd if value.tier is Tier.STRONG else value.cost_nano_usd
+    weak_costs = {Tier.WEAK: value.cost_nano_usd, Tier.STRONG: value.other_tier_cost_nano_usd}
     return {
         "tier": value.tier.value,
         "model": value.model,
@@ -42,21 +42,21 @@ def decision(value: Decision) -> dict[str, Any]:
         "win_probability": value.win_probability,
         "pair_mismatch": value.pair_mismatch,
         "cost": value.cost_nano_usd if priced else None,
-        "strong_cost": strong_cost if priced else None,
-        "weak_cost": weak_cost if priced else None,
+        "strong_cost": value.all_strong_cost_nano_usd if priced else None,
+        "weak_cost": weak_costs.get(value.tier) if priced else None,
         "cost_source": value.cost_source.value,
     }
 
 
 def why(value: Decision) -> str:
     """Why the model was chosen, as half a sentence."""
-    reason = _REASONS.get(value.reason)
-    if reason is None and value.alpha is not None and value.win_probability is not None:
-        relation = "at or above" if value.reason is Reason.AT_OR_ABOVE_ALPHA else "below"
+    relation = _RELATIONS.get(value.reason)
+    if relation is not None and value.alpha is not None and value.win_probability is not None:
         alpha = f"{value.alpha:.3f}" if value.alpha <= 1 else "never strong"
         source = _ALPHAS.get(value.alpha_source, "α")
         reason = f"the win probability {value.win_probability:.3f} is {relation} {source}, {alpha}"
-    reason = reason or value.reason.value.replace("_", " ")
+    else:
+        reason = _REASONS.get(value.reason) or value.reason.value.replace("_", " ")
     return f"{reason} ({value.instead_of} was chosen first)" if value.instead_of else reason
 
 
@@ -80,8 +80,6 @@ def policy(value: Policy) -> dict[str, Any]:
     values = {key: each.value for key, each in value.values.items()}
     return {
         "tenant": value.tenant_id,
-        "strong_model": values.get("strong_model"),
-        "weak_model": values.get("weak_model"),
         "strong_call_share": values.get("strong_call_share"),
         "alpha": values.get("alpha"),
         "may_override_alpha": bool(values.get("allow_alpha_override")),

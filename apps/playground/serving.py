@@ -124,6 +124,8 @@ async def _serve(
         shown = f"[{host}]" if ":" in host else host
         _say(f"dispatcher  grpc {address}" + (f" as tenant {tenant}" if tenant else ""))
         _say(f"playground  http://{shown}:{port}")
+        if _hosts(host) == (_ANY,):
+            _say("It can be reached from other machines: whoever does spends this tenant's budget.")
         _say("Ctrl-C stops it.")
         try:
             await asyncio.gather(serving, *endings)

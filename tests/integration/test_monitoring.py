@@ -225,6 +225,16 @@ def test_every_alert_looks_at_series_that_are_there(prometheus: Prometheus) -> N
             assert prometheus.query(selector) or selector in ABSENT, f"{rule['alert']}: {selector}"
 
 
+def test_what_the_chart_and_the_guide_scale_on_is_there_and_by_process(prometheus: Prometheus) -> None:
+    chart = ROOT / "deploy" / "helm" / "pointsman"
+    files = [*(chart / "templates").glob("*"), chart / "values.yaml", ROOT / "deploy" / "README.md"]
+    named = {name for path in files for name in re.findall(r"\bpointsman_(?:scorer|dispatcher)_\w+", path.read_text())}
+    assert named >= {"pointsman_scorer_queue_conversations", "pointsman_dispatcher_requests_in_flight"}
+    for name in named:
+        # An adapter gives each pod's sum to the autoscaler: there must be one per target, whatever labels stand beside.
+        assert len(prometheus.query(f"sum by (instance) ({name})")) == 1, name
+
+
 def test_workers_behind_one_name_add_up(prometheus: Prometheus) -> None:
     whole = prometheus.query("sum(pointsman_dispatcher_decisions_total)")
     by_tier = prometheus.query("sum by (tier) (pointsman_dispatcher_decisions_total)")

@@ -113,6 +113,7 @@ def test_the_page_opens_with_prompts_of_ours_a_decision_and_the_budget(page: Pag
     assert options == ["", *PROMPTS]
     expect(page.get_by_label("Your prompt")).to_have_value(PROMPTS[0])
     expect(page.locator("#decision")).to_contain_text(re.compile("would answer: the win probability 0\\.[0-9]{3} is"))
+    expect(page.get_by_label("Leave α to the tenant's policy (30% of calls strong)")).to_be_checked()
     gauge = page.get_by_role("meter", name="Win probability of the strong model")
     assert 0 < float(gauge.get_attribute("aria-valuenow") or "") < 1
     expect(page.locator("#windows")).to_contain_text("left of $0.5")
@@ -253,11 +254,14 @@ def test_stop_ends_the_models_work(page: Page, upstream: OpenAIServer) -> None:
 def test_a_model_that_fails_is_told_in_a_sentence_and_the_page_goes_on(page: Page, prompt: str) -> None:
     page.get_by_label("Your prompt").fill(prompt)
     page.get_by_role("button", name="Answer", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("The model did not answer: deployment ")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("The model did not answer: deployment ")
+    page.wait_for_load_state("networkidle")
+    expect(alert).not_to_be_empty()  # The decision and the budget that are had afterwards take nothing back.
     page.get_by_label("Your prompt").fill("Are you well again?")
     page.get_by_label("Your prompt").press("Control+Enter")
     expect(page.locator(".pane .text")).to_contain_text("says: Are you well again?")
-    expect(page.get_by_role("alert")).to_be_empty()
+    expect(alert).to_be_empty()
 
 
 @needs_chromium

@@ -63,8 +63,16 @@ export function settle() {
   }
 }
 
-/** What an answer cost, and what the strong model would have cost. */
-export function costs(found) {
+/** Name the model that writes in the pane and, once they are known, the costs. */
+export function answeredBy(pane, found) {
+  pane.element.dataset.tier = found.tier;
+  pane.heading.textContent = `${found.model} (${found.tier})`;
+  if (found.cost === null) return;
+  pane.cost.textContent = costs(found);
+  pane.cost.hidden = false;
+}
+
+function costs(found) {
   const about = found.cost_source === "estimated" ? " (estimated)" : "";
   if (found.tier === "strong") {
     return `Cost ${usd(found.cost)}${about}. The weak model would have cost about ${usd(found.weak_cost)}.`;
