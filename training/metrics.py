@@ -82,7 +82,7 @@ def pgr_curve(scores: ArrayLike, gain: ArrayLike, weights: ArrayLike | None = No
     gains = _vector(gain)
     mass = np.ones(len(ranked)) if weights is None else _vector(weights)
     if not len(gains) == len(mass) == len(ranked):
-        raise ValueError(f"{len(ranked)} scores, {len(gains)} gains and {len(mass)} weights: give one per prompt")
+        raise ValueError(f"{len(ranked)} scores and {len(gains)} gains: give one of each per prompt, and so of weights")
     gains = gains * mass
     total = gains.sum()
     if total <= 0.0:

@@ -28,7 +28,7 @@ from apps.demo.cli import INTERRUPTED, until_signal
 from apps.demo.people import Question, questions
 from apps.demo.show import terminal
 from apps.demo.stack import environment, loopback
-from pointsman.client import DispatcherClient
+from pointsman.client import DispatcherClient, PointsmanCallError
 
 TENANT = "research"
 """Who asks and says what they think."""
@@ -127,6 +127,8 @@ async def _running(console: Console, upstream: str, directory: Path) -> AsyncIte
             METRICS_LISTEN=loopback(),
             CONFIG=str(directory / "dispatcher.toml"),
             LEDGER=f"sqlite:{directory / 'ledger.sqlite'}",
+            # More patient than a service should be: the local model keeps every core busy.
+            MAX_BACKLOG="30",
         )
         dispatcher = await stack.enter_async_context(child("dispatcher_service", settings))
         yield Line(console, directory, models, scorer, dispatcher)
@@ -251,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         async def once_around() -> int:
             try:
                 await walk(console, requests=parsed.requests, upstream=parsed.upstream, directory=directory)
-            except (ChildFailed, LoopFailed) as error:
+            except (ChildFailed, LoopFailed, PointsmanCallError) as error:
                 console.print(str(error), markup=False, soft_wrap=True)
                 return 1
             return 0
