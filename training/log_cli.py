@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PLAN = "canary.toml"
 """The plan's file, beside the artefact's own."""
 
+_WIDTH = 110
+"""Of a table that goes into a file or a pipe."""
+
 WORSE = 3
 """Exit code where the new artefact ranks worse than the running one, and there is no plan."""
 
@@ -53,7 +56,7 @@ def train(arguments: argparse.Namespace) -> int:
     except (TrainingError, ArtifactError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _show(trained, Console(highlight=False))
+    _show(trained, Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH))
     plan: Path = arguments.out / PLAN
     if trained.compared.worse:
         plan.unlink(missing_ok=True)
@@ -65,6 +68,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _show(trained: "Trained", console: Any) -> None:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     learnt, compared = trained.learnt, trained.compared
@@ -81,7 +85,7 @@ def _show(trained: "Trained", console: Any) -> None:
     if left_out:
         print(f"left out: {'; '.join(left_out)}")
     title = f"on {compared.labels:,} later opinions, worth {compared.effective:,.0f}"
-    table = Table("", "running", "new", "new less running (95 %)", title=title)
+    table = Table("", "running", "new", "new less running (95 %)", title=title, box=SIMPLE)
     table.add_row("APGR", *map(_interval, (compared.apgr_running, compared.apgr_new, compared.apgr_gain)))
     table.add_row("squared error", "", "", _interval(compared.brier_gain))
     console.print(table)
