@@ -80,26 +80,31 @@ class Trained:
     compared: Compared
 
 
-def train(log: Path, running: Path, out: Path, *, held_out: float = HELD_OUT, seed: int = 0) -> Trained:
-    """Adapt the running artefact to a log and write the new one.
+def train(
+    log: Path, running: Path, out: Path, *, base: Path | None = None, held_out: float = HELD_OUT, seed: int = 0
+) -> Trained:
+    """Adapt an artefact to a log, write it, and measure it beside the running one.
 
     Args:
         log: a file or folder of exports.
-        running: directory of the `static` artefact that is served; untouched.
+        running: directory of the artefact that is served; untouched.
         out: directory of the new artefact.
+        base: directory of the `static` artefact to adapt; the running one if it is `None`. Each adaptation adds an
+            expert, so that one who goes around again starts from the same base as before, with the longer log.
         held_out: share of the opinions, the latest ones, to measure on.
         seed: of every random choice.
 
     Raises:
         TrainingError: the log cannot be read, says too little, or its labels bear nothing out.
-        ArtifactError: `running` cannot be read.
+        ArtifactError: `running` or `base` cannot be read.
     """
     records = log_records.read(log)
-    loaded = artifact.load(running)
+    loaded = artifact.load(base or running)
     router = adapt.read_router(loaded)
+    version = artifact.load(running).version
     served = evaluate.win_probabilities(open_scorer(running), records.prompts)
     earlier, later = _cut(records, held_out)
-    learnt = opinions.lessons(_decided(records, earlier, served, loaded.version))
+    learnt = opinions.lessons(_decided(records, earlier, served, version))
     _require(learnt, adapt.FEWEST_LABELS, "to learn from")
     rows = earlier[learnt.rows]
     features = router.features(adapt.tokens(router, [records.prompts[row] for row in earlier]))
@@ -124,8 +129,8 @@ def train(log: Path, running: Path, out: Path, *, held_out: float = HELD_OUT, se
     new = StaticRouter(router.tokenizer_json, router.features, fitted.head)
     written = export.write(new, provenance, out)
     seen = set(examples.groups)
-    compared = _compare(records, later, (served, loaded.version), written, seen)
-    return Trained(written, loaded.version, len(records.prompts), records.passed_over, learnt, compared)
+    compared = _compare(records, later, (served, version), written, seen)
+    return Trained(written, version, len(records.prompts), records.passed_over, learnt, compared)
 
 
 def _cut(records: LogRecords, held_out: float) -> tuple[Rows, Rows]:

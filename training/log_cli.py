@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser, what: Any, default: Path) -> 
     group = parser.add_argument_group("with --from-log")
     group.add_argument("--artifact", type=Path, default=default, help="that runs (default: the shipped one)")
     group.add_argument(
+        "--base",
+        type=Path,
+        metavar="DIR",
+        help="artefact to adapt, from which the running one came (default: that one)",
+    )
+    group.add_argument(
         "--held-out", type=_share, default=0.2, metavar="SHARE", help="of the opinions, the latest (default: 0.2)"
     )
     group.add_argument(
@@ -50,6 +56,7 @@ def train(arguments: argparse.Namespace) -> int:
             arguments.from_log,
             arguments.artifact,
             arguments.out,
+            base=arguments.base,
             held_out=arguments.held_out,
             seed=arguments.seed,
         )
@@ -77,7 +84,7 @@ def _show(trained: "Trained", console: Any) -> None:
         for count, why in (
             (learnt.one_sided, "ratings where one model answered everything alike"),
             (learnt.not_by_chance, "ratings where an earlier turn or a failure chose the model"),
-            (trained.passed_over, "records without text or answer"),
+            (trained.passed_over, "records without text, or that neither model answered"),
         )
         if count
     ]

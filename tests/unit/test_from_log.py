@@ -67,6 +67,16 @@ def test_the_new_artefact_ranks_better_than_the_running_one_on_what_came_later(f
     assert trained.artifact.version == artifact.load(folder / "new").version
 
 
+def test_going_around_again_starts_from_the_same_base(folder: Path) -> None:
+    """What runs by now is what the first time gave: the second is measured beside that, and is no larger."""
+    first, running = artifact.load(folder / "new"), folder / "new"
+    again = from_log.train(folder / "exports", running, folder / "second", base=DEFAULT_ARTIFACT)
+    assert again.running == first.version
+    assert again.artifact.model_path.read_bytes() == first.model_path.read_bytes()
+    # The same log gives the same artefact, so that nothing is between them.
+    assert (again.compared.apgr_gain.value, again.compared.apgr_gain.low) == (0.0, 0.0)
+
+
 def test_the_manifest_tells_what_it_learnt_from(folder: Path) -> None:
     manifest = artifact.load(folder / "new").manifest
     account = manifest.training["from_log"]
