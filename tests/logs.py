@@ -33,7 +33,8 @@ def write(path: Path, count: int = 600, *, seed: int = 0, overlap: float = 0.5, 
         record: dict[str, Any] = {
             "request_id": f"r-{place}",
             "tenant_id": "research",
-            "received_at": f"{START + timedelta(minutes=place):%Y-%m-%dT%H:%M:%SZ}",
+            # As protobuf writes it: with as many digits of the second as there are.
+            "received_at": f"{START + timedelta(minutes=place):%Y-%m-%dT%H:%M:%S}{'.000' * (place % 2)}Z",
             "status": "OK",
             "decision": {
                 "tier": "TIER_STRONG" if strong else "TIER_WEAK",
