@@ -28,13 +28,13 @@ from dispatcher_service.failover import Step
 from dispatcher_service.gates import Gates
 from dispatcher_service.ports import Pacer, Upstream
 from dispatcher_service.pricing import Usage
-from dispatcher_service.progress import Call, Progress
+from dispatcher_service.progress import Asked, Call, Progress
 from dispatcher_service.routing import Reason, Tier
 from dispatcher_service.search import Search, Sleep, call_timeout
 
 
 class Attempts:
-    """Calls models. What each attempt came to is told to the request's `Progress`."""
+    """Calls models. What each attempt came to is told to `Asked` and the request's `Progress`."""
 
     def __init__(
         self,
@@ -56,45 +56,45 @@ class Attempts:
         self._sleep = sleep
         self._draw = draw
 
-    async def complete(self, progress: Progress) -> Completion:
-        """The whole answer of the first deployment that gives one. `progress.choice` says which model's it is.
+    async def complete(self, asked: Asked) -> Completion:
+        """The whole answer of the first deployment that gives one. `asked.choice` says which model's it is.
 
         Raises:
             BudgetExhausted: no model that the policy allows fits the tenant's limits.
             LedgerUnavailable: whether one does is not known, and the policy is to reject.
             UpstreamError: no deployment answered.
         """
-        search = Search(progress, sleep=self._sleep, draw=self._draw)
+        search = Search(asked, sleep=self._sleep, draw=self._draw)
         while True:
             step = await search.next()
             try:
                 with self._gates.calling(step.deployment):
-                    async with await self._booked(progress, step) as attempt:
+                    async with await self._booked(asked, step) as attempt:
                         timeout = await attempt.start()
                         with attempt.call.waiting():
                             completion = await self._upstream.complete(step.deployment, attempt.chat, timeout=timeout)
                         attempt.call.received(sum(choice.text_bytes for choice in completion.choices))
-                        self._answered(attempt.call, completion.usage, progress)
+                        self._answered(attempt.call, completion.usage, asked)
                         return completion
             except UpstreamError as error:
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(progress, step, error), error)
+                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
 
-    async def stream(self, progress: Progress) -> AsyncGenerator[Delta | End, None]:
+    async def stream(self, asked: Asked) -> AsyncGenerator[Delta | End, None]:
         """The answer as it is written: deltas, then exactly one end, which comes after the money is settled.
 
         Raises:
             BudgetExhausted, LedgerUnavailable: as for `complete`.
             UpstreamError: no deployment answered, or one broke off after its first delta.
         """
-        search = Search(progress, sleep=self._sleep, draw=self._draw)
+        search = Search(asked, sleep=self._sleep, draw=self._draw)
         while True:
             step = await search.next()
             begun = False
             try:
                 with self._gates.calling(step.deployment):
-                    async with await self._booked(progress, step) as attempt:
+                    async with await self._booked(asked, step) as attempt:
                         timeout = await attempt.start()
                         events = self._upstream.stream(step.deployment, attempt.chat, timeout=timeout)
                         async with contextlib.aclosing(events):
@@ -106,7 +106,7 @@ class Attempts:
                                     break
                                 attempt.call.received(event.text_bytes)
                                 yield event
-                        self._answered(attempt.call, event.usage, progress)
+                        self._answered(attempt.call, event.usage, asked)
                 yield event
                 return
             except UpstreamError as error:
@@ -114,18 +114,18 @@ class Attempts:
                     raise
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(progress, step, error), error)
+                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
 
-    async def _booked(self, progress: Progress, step: Step) -> "_Attempt":
+    async def _booked(self, asked: Asked, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
 
         Raises:
             BudgetExhausted: it does not fit a limit.
             LedgerUnavailable: nobody can say, and this tenant's calls of this tier are not made on a guess.
         """
-        choice, policy, catalogue = progress.choice, progress.policy, progress.catalogue
-        assert choice is not None
-        model = catalogue.models[step.leg.model]
+        progress = asked.progress
+        policy = progress.policy
+        model = progress.catalogue.models[step.leg.model]
         price = model.price_at(progress.received_at)
         chat = progress.request.chat
         worst_case = costing.worst_case(model, price, chat)
@@ -143,14 +143,14 @@ class Attempts:
             if on_failure is OnLedgerFailure.WEAK and step.leg.tier is Tier.STRONG:
                 raise
             booking = self._book.unbooked(policy, model.name, worst_case)
-        progress.choice = replace(choice, price_version=price.version)
-        call = progress.begin(model, step.deployment, price)
+        asked.choice = replace(asked.choice, price_version=price.version)
+        call = asked.begin(model, step.deployment, price)
         return _Attempt(progress, call, costing.with_output_bound(model, chat), self._book, booking)
 
-    def _answered(self, call: Call, usage: Usage | None, progress: Progress) -> None:
+    def _answered(self, call: Call, usage: Usage | None, asked: Asked) -> None:
         call.answered(usage)
         if usage is not None:
-            self._expectations.observe(call.model, usage, progress.request.chat.choices)
+            self._expectations.observe(call.model, usage, asked.progress.request.chat.choices)
 
     def _weak_instead(
         self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable

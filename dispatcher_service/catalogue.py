@@ -16,6 +16,13 @@ from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.stickiness import Sticky
 
 
+class StrategyName(enum.Enum):
+    """How a tenant's requests come to an answer. Closed: a metric label."""
+
+    ROUTE = "route"
+    """One model is chosen before any is called."""
+
+
 class OnScorerFailure(enum.Enum):
     """What a tenant wants when there is no win probability."""
 
@@ -210,6 +217,7 @@ class TenantPolicy:
     allow_alpha_override: bool
     extra_body_keys: frozenset[str]
     scorer: str
+    strategy: StrategyName = StrategyName.ROUTE
     limits: tuple[Limit, ...] = ()
     on_exhausted: OnExhausted = OnExhausted.DEGRADE
     overdraft: NanoUsd = 0

@@ -1,13 +1,13 @@
 """The use case: one request, from a tenant's question to an answer with its decision and its cost."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
 from dispatcher_service.attempts import Attempts
 from dispatcher_service.booking import Book
-from dispatcher_service.catalogue import Catalogue
+from dispatcher_service.catalogue import Catalogue, StrategyName
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
 from dispatcher_service.costing import Expectations
@@ -19,6 +19,8 @@ from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
 from dispatcher_service.routing import Tier
 from dispatcher_service.search import Sleep
+from dispatcher_service.strategies import Strategy
+from dispatcher_service.strategies.route import Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +89,8 @@ class Dispatcher:
         expectations = Expectations()
         self._catalogue = catalogue
         self._pacer = pacer
-        self._chooser = Chooser(scorer=scorer, pacer=pacer, expectations=expectations, clock=clock)
-        self._attempts = Attempts(
+        chooser = Chooser(scorer=scorer, pacer=pacer, expectations=expectations, clock=clock)
+        attempts = Attempts(
             upstream=upstream,
             book=book,
             pacer=pacer,
@@ -97,6 +99,9 @@ class Dispatcher:
             sleep=sleep,
             draw=draw,
         )
+        self._strategies: Mapping[StrategyName, Strategy] = {
+            StrategyName.ROUTE: Route(chooser=chooser, attempts=attempts),
+        }
         self._drains = drains
         self._record = record
         self._clock = clock
@@ -104,7 +109,8 @@ class Dispatcher:
 
     async def route(self, request: Request) -> Choice:
         """The decision alone: calls no upstream, spends nothing, changes no state, records nothing."""
-        return await self._chooser.choose(self._progress(request, "Route"), preview=True)
+        progress = self._progress(request, "Route")
+        return await self._strategy(progress).preview(progress)
 
     async def complete(self, request: Request) -> Answer:
         """The whole answer.
@@ -132,31 +138,33 @@ class Dispatcher:
 
     async def _complete(self, progress: Progress) -> Answer:
         with progress, self._paced(progress):
-            progress.choice = await self._chooser.choose(progress)
-            completion = await self._attempts.complete(progress)
+            completion = await self._strategy(progress).complete(progress)
             bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
-            # A fallback may have answered in place of the chosen model.
-            return Answer(choice=progress.choice, completion=completion, bill=bill)
+            return Answer(choice=progress.answered, completion=completion, bill=bill)
 
     async def _stream(self, progress: Progress) -> AsyncGenerator[StreamEvent, None]:
         with progress, self._paced(progress):
-            progress.choice = await self._chooser.choose(progress)
             started = False
-            async with contextlib.aclosing(self._attempts.stream(progress)) as events:
+            async with contextlib.aclosing(await self._strategy(progress).stream(progress)) as events:
                 try:
                     async for event in events:
                         if not started:
                             started = True
-                            yield Started(progress.choice)
+                            yield Started(progress.answered)
                         if isinstance(event, Delta):
                             yield event
                         else:
                             bill = progress.settle(event.finish_reasons)
-                            yield Finished(choice=progress.choice, end=event, bill=bill)
+                            yield Finished(choice=progress.answered, end=event, bill=bill)
                 except PointsmanError as error:
                     if started:
-                        yield Broken(choice=progress.choice, error=error, bill=progress.break_off(error))
+                        yield Broken(choice=progress.answered, error=error, bill=progress.break_off(error))
                     raise
+
+    def _strategy(self, progress: Progress) -> Strategy:
+        policy = progress.catalogue.tenants.get(progress.request.tenant_id)
+        # Whoever is no tenant is refused where a model would be chosen.
+        return self._strategies[StrategyName.ROUTE if policy is None else policy.strategy]
 
     def _progress(self, request: Request, method: str) -> Progress:
         return Progress(

@@ -56,6 +56,7 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
     return TenantPolicy(
         tenant_id=tenant_id,
         pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
+        strategy=tenant.strategy,
         dial=_dial(tenant),
         on_scorer_failure=tenant.on_scorer_failure,
         allow_alpha_override=tenant.allow_alpha_override,

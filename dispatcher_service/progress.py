@@ -94,6 +94,24 @@ class Paced:
     expected: NanoUsd
 
 
+class Asked:
+    """One model that is asked for the answer, with those that stand in for it, and the calls that this took."""
+
+    __slots__ = ("calls", "choice", "progress")
+
+    def __init__(self, progress: "Progress", choice: Choice) -> None:
+        self.progress = progress
+        self.choice = choice
+        """Whose answer it is: replaced by another as attempts fail."""
+        self.calls: list[Call] = []
+
+    def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
+        """An attempt is about to be made."""
+        call = self.progress.begin(model, deployment, price)
+        self.calls.append(call)
+        return call
+
+
 class Progress:
     """What is known of one request so far. A context manager: leaving it, in whatever way, records the outcome."""
 
@@ -110,8 +128,8 @@ class Progress:
         """`catalogue` is the configuration that the whole request keeps to, whatever is reloaded meanwhile."""
         self.request = request
         self.catalogue = catalogue
-        self.choice: Choice | None = None
-        """May be replaced by another as attempts fail."""
+        self.answering: Asked | None = None
+        """Who gives the answer, as far as is known; `None` until a model was chosen."""
         self.paced: Paced | None = None
         """What pacing was told of the decision; `None` where nothing is paced."""
         self.scorer_seconds = 0.0
@@ -128,6 +146,17 @@ class Progress:
         """The caller went away, and the work goes on without."""
 
     @property
+    def choice(self) -> Choice | None:
+        """Whose answer it is, and why; `None` until a model was chosen."""
+        return None if self.answering is None else self.answering.choice
+
+    @property
+    def answered(self) -> Choice:
+        """The choice of a request that has begun to be answered."""
+        assert self.answering is not None
+        return self.answering.choice
+
+    @property
     def policy(self) -> TenantPolicy:
         """The tenant's policy. There is one: `Chooser` has refused other tenants."""
         return self.catalogue.tenants[self.request.tenant_id]
@@ -141,8 +170,13 @@ class Progress:
         """Seconds since the request arrived."""
         return self._clock() - self._started
 
+    def ask(self, choice: Choice) -> Asked:
+        """A model is about to be asked for the answer, which from now on is its own."""
+        self.answering = Asked(self, choice)
+        return self.answering
+
     def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
-        """An attempt is about to be made."""
+        """An attempt is about to be made. See `Asked.begin`."""
         call = Call(
             model=model,
             deployment=deployment,
@@ -208,11 +242,12 @@ class Progress:
 
     def _bill(self) -> Bill | None:
         used = [call for call in self.calls if call.usage is not None]
-        if not used or self.choice is None:
+        choice = self.choice
+        if not used or choice is None:
             return None
         usage = used[-1].usage
         assert usage is not None
-        decision, pair, now = self.choice.decision, self.choice.pair, self.received_at
+        decision, pair, now = choice.decision, choice.pair, self.received_at
         models = self.catalogue.models
         return Bill(
             usage=usage,

@@ -7,24 +7,24 @@ from dispatcher_service import failover, overrides
 from dispatcher_service.catalogue import Deployment, OnDisconnect
 from dispatcher_service.errors import PointsmanError, UpstreamError, UpstreamTimeout
 from dispatcher_service.failover import Failure, Route, Step
-from dispatcher_service.progress import Progress
+from dispatcher_service.progress import Asked, Progress
 from dispatcher_service.routing import Reason, Tier
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class Search:
-    """The attempts of one request so far."""
+    """The attempts to have one model answer so far."""
 
-    def __init__(self, progress: Progress, *, sleep: Sleep, draw: Callable[[], float]) -> None:
+    def __init__(self, asked: Asked, *, sleep: Sleep, draw: Callable[[], float]) -> None:
         """`sleep` waits so many seconds; `draw` gives uniform numbers in [0, 1)."""
-        self._progress = progress
+        self._asked = asked
+        self._progress = asked.progress
         self._sleep = sleep
         self._draw = draw
         self._failures: list[Failure] = []
         self._step: Step | None = None
-        assert progress.choice is not None
-        self._choice = progress.choice
+        self._choice = asked.choice
         self._route = self._plan()
 
     def unaffordable(self, step: Step, weak: Reason | None, error: PointsmanError) -> None:
@@ -83,7 +83,7 @@ class Search:
         if step.wait > 0:
             await self._sleep(step.wait)
         self._step = step
-        self._progress.choice = self._choice.answered_by(step.leg.tier, step.leg.model)
+        self._asked.choice = self._choice.answered_by(step.leg.tier, step.leg.model)
         return step
 
     def failed(self, error: UpstreamError) -> None:

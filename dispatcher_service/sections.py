@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.budget import OnExhausted
-from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
+from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure, StrategyName
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
 from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
@@ -93,6 +93,7 @@ class TenantSection(Section):
 
     strong_model: Name
     weak_model: Name
+    strategy: StrategyName = StrategyName.ROUTE
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK

@@ -110,6 +110,8 @@ def start_dispatcher(
         "DISPATCHER_CONFIG": str(config),
         "DISPATCHER_DECISION_LOG": str(directory / "decisions.jsonl"),
         "DISPATCHER_LEDGER": f"sqlite:{directory / 'ledger.sqlite'}",
+        # A busy test machine stalls the event loop for longer than users would wait; refusals have tests of their own.
+        "DISPATCHER_MAX_BACKLOG": "20",
         **(environment or {}),
         **env,
     }

@@ -24,15 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pointsman/scorer/v1/scorer.proto\x12\x13pointsman.scorer.v1\"=\n\x04Turn\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.pointsman.scorer.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x43onversation\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.pointsman.scorer.v1.Turn\"\xaa\x01\n\x0cScoreRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12\x14\n\x0cstrong_model\x18\x03 \x01(\t\x12\x12\n\nweak_model\x18\x04 \x01(\t\x12\'\n\x1finclude_model_win_probabilities\x18\x05 \x01(\x08\"\x8d\x02\n\rScoreResponse\x12\x17\n\x0fwin_probability\x18\x01 \x01(\x01\x12\x12\n\ncalibrated\x18\x02 \x01(\x08\x12\x0e\n\x06scorer\x18\x03 \x01(\t\x12\x16\n\x0escorer_version\x18\x04 \x01(\t\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x15\n\rpair_mismatch\x18\x06 \x01(\x08\x12\x32\n\x07timings\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\x12I\n\x17model_win_probabilities\x18\x08 \x03(\x0b\x32(.pointsman.scorer.v1.ModelWinProbability\"=\n\x13ModelWinProbability\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0fwin_probability\x18\x02 \x01(\x01\"^\n\x0cScoreTimings\x12\x1c\n\x14tokenization_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\"H\n\x11\x42\x61tchScoreRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.scorer.v1.ScoreRequest\"K\n\x12\x42\x61tchScoreResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".pointsman.scorer.v1.ScoreResponse\"\x14\n\x12ListScorersRequest\"C\n\x13ListScorersResponse\x12,\n\x07scorers\x18\x01 \x03(\x0b\x32\x1b.pointsman.scorer.v1.Scorer\"\xd6\x01\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0brouter_kind\x18\x03 \x01(\t\x12\x14\n\x0cstrong_model\x18\x04 \x01(\t\x12\x12\n\nweak_model\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScorerLimits\x12\x17\n\x0fscore_quantiles\x18\x08 \x03(\x01\x12\x12\n\nis_default\x18\t \x01(\x08\"Z\n\x0cScorerLimits\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x1e\n\x16max_conversation_bytes\x18\x02 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04\x32\xa0\x02\n\rScorerService\x12N\n\x05Score\x12!.pointsman.scorer.v1.ScoreRequest\x1a\".pointsman.scorer.v1.ScoreResponse\x12]\n\nBatchScore\x12&.pointsman.scorer.v1.BatchScoreRequest\x1a\'.pointsman.scorer.v1.BatchScoreResponse\x12`\n\x0bListScorers\x12\'.pointsman.scorer.v1.ListScorersRequest\x1a(.pointsman.scorer.v1.ListScorersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n pointsman/scorer/v1/scorer.proto\x12\x13pointsman.scorer.v1\"=\n\x04Turn\x12\'\n\x04role\x18\x01 \x01(\x0e\x32\x19.pointsman.scorer.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"8\n\x0c\x43onversation\x12(\n\x05turns\x18\x01 \x03(\x0b\x32\x19.pointsman.scorer.v1.Turn\"\xaa\x01\n\x0cScoreRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12\x14\n\x0cstrong_model\x18\x03 \x01(\t\x12\x12\n\nweak_model\x18\x04 \x01(\t\x12\'\n\x1finclude_model_win_probabilities\x18\x05 \x01(\x08\"\x8d\x02\n\rScoreResponse\x12\x17\n\x0fwin_probability\x18\x01 \x01(\x01\x12\x12\n\ncalibrated\x18\x02 \x01(\x08\x12\x0e\n\x06scorer\x18\x03 \x01(\t\x12\x16\n\x0escorer_version\x18\x04 \x01(\t\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x15\n\rpair_mismatch\x18\x06 \x01(\x08\x12\x32\n\x07timings\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\x12I\n\x17model_win_probabilities\x18\x08 \x03(\x0b\x32(.pointsman.scorer.v1.ModelWinProbability\"=\n\x13ModelWinProbability\x12\r\n\x05model\x18\x01 \x01(\t\x12\x17\n\x0fwin_probability\x18\x02 \x01(\x01\"^\n\x0cScoreTimings\x12\x1c\n\x14tokenization_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x03 \x01(\x01\"H\n\x11\x42\x61tchScoreRequest\x12\x33\n\x08requests\x18\x01 \x03(\x0b\x32!.pointsman.scorer.v1.ScoreRequest\"K\n\x12\x42\x61tchScoreResponse\x12\x35\n\tresponses\x18\x01 \x03(\x0b\x32\".pointsman.scorer.v1.ScoreResponse\"m\n\x12ScoreAnswerRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x0e\n\x06scorer\x18\x03 \x01(\t\"\xcb\x01\n\x13ScoreAnswerResponse\x12\x1e\n\x16\x61\x63\x63\x65ptance_probability\x18\x01 \x01(\x01\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12\x16\n\x0escorer_version\x18\x03 \x01(\t\x12\x1e\n\x16\x63onversation_truncated\x18\x04 \x01(\x08\x12\x18\n\x10\x61nswer_truncated\x18\x05 \x01(\x08\x12\x32\n\x07timings\x18\x06 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\"n\n\x12RankAnswersRequest\x12\x37\n\x0c\x63onversation\x18\x01 \x01(\x0b\x32!.pointsman.scorer.v1.Conversation\x12\x0f\n\x07\x61nswers\x18\x02 \x03(\t\x12\x0e\n\x06scorer\x18\x03 \x01(\t\"\xd9\x01\n\x13RankAnswersResponse\x12\x32\n\x07\x61nswers\x18\x01 \x03(\x0b\x32!.pointsman.scorer.v1.RankedAnswer\x12\x12\n\nbest_index\x18\x02 \x01(\x05\x12\x0e\n\x06scorer\x18\x03 \x01(\t\x12\x16\n\x0escorer_version\x18\x04 \x01(\t\x12\x1e\n\x16\x63onversation_truncated\x18\x05 \x01(\x08\x12\x32\n\x07timings\x18\x06 \x01(\x0b\x32!.pointsman.scorer.v1.ScoreTimings\"?\n\x0cRankedAnswer\x12\x1c\n\x14mean_win_probability\x18\x01 \x01(\x01\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"\x14\n\x12ListScorersRequest\"C\n\x13ListScorersResponse\x12,\n\x07scorers\x18\x01 \x03(\x0b\x32\x1b.pointsman.scorer.v1.Scorer\"\x85\x02\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0brouter_kind\x18\x03 \x01(\t\x12\x14\n\x0cstrong_model\x18\x04 \x01(\t\x12\x12\n\nweak_model\x18\x05 \x01(\t\x12\x0e\n\x06models\x18\x06 \x03(\t\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.pointsman.scorer.v1.ScorerLimits\x12\x17\n\x0fscore_quantiles\x18\x08 \x03(\x01\x12\x12\n\nis_default\x18\t \x01(\x08\x12-\n\x04task\x18\n \x01(\x0e\x32\x1f.pointsman.scorer.v1.ScorerTask\"\x89\x01\n\x0cScorerLimits\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x1e\n\x16max_conversation_bytes\x18\x02 \x01(\x03\x12\x16\n\x0emax_batch_size\x18\x03 \x01(\x05\x12\x18\n\x10max_answer_bytes\x18\x04 \x01(\x03\x12\x13\n\x0bmax_answers\x18\x05 \x01(\x05*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*~\n\nScorerTask\x12\x1b\n\x17SCORER_TASK_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORER_TASK_PREDICT\x10\x01\x12\x1c\n\x18SCORER_TASK_SCORE_ANSWER\x10\x02\x12\x1c\n\x18SCORER_TASK_RANK_ANSWERS\x10\x03\x32\xe4\x03\n\rScorerService\x12N\n\x05Score\x12!.pointsman.scorer.v1.ScoreRequest\x1a\".pointsman.scorer.v1.ScoreResponse\x12]\n\nBatchScore\x12&.pointsman.scorer.v1.BatchScoreRequest\x1a\'.pointsman.scorer.v1.BatchScoreResponse\x12`\n\x0bScoreAnswer\x12\'.pointsman.scorer.v1.ScoreAnswerRequest\x1a(.pointsman.scorer.v1.ScoreAnswerResponse\x12`\n\x0bRankAnswers\x12\'.pointsman.scorer.v1.RankAnswersRequest\x1a(.pointsman.scorer.v1.RankAnswersResponse\x12`\n\x0bListScorers\x12\'.pointsman.scorer.v1.ListScorersRequest\x1a(.pointsman.scorer.v1.ListScorersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.scorer.v1.scorer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1333
-  _globals['_ROLE']._serialized_end=1428
+  _globals['_ROLE']._serialized_start=2142
+  _globals['_ROLE']._serialized_end=2237
+  _globals['_SCORERTASK']._serialized_start=2239
+  _globals['_SCORERTASK']._serialized_end=2365
   _globals['_TURN']._serialized_start=57
   _globals['_TURN']._serialized_end=118
   _globals['_CONVERSATION']._serialized_start=120
@@ -49,14 +51,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHSCOREREQUEST']._serialized_end=854
   _globals['_BATCHSCORERESPONSE']._serialized_start=856
   _globals['_BATCHSCORERESPONSE']._serialized_end=931
-  _globals['_LISTSCORERSREQUEST']._serialized_start=933
-  _globals['_LISTSCORERSREQUEST']._serialized_end=953
-  _globals['_LISTSCORERSRESPONSE']._serialized_start=955
-  _globals['_LISTSCORERSRESPONSE']._serialized_end=1022
-  _globals['_SCORER']._serialized_start=1025
-  _globals['_SCORER']._serialized_end=1239
-  _globals['_SCORERLIMITS']._serialized_start=1241
-  _globals['_SCORERLIMITS']._serialized_end=1331
-  _globals['_SCORERSERVICE']._serialized_start=1431
-  _globals['_SCORERSERVICE']._serialized_end=1719
+  _globals['_SCOREANSWERREQUEST']._serialized_start=933
+  _globals['_SCOREANSWERREQUEST']._serialized_end=1042
+  _globals['_SCOREANSWERRESPONSE']._serialized_start=1045
+  _globals['_SCOREANSWERRESPONSE']._serialized_end=1248
+  _globals['_RANKANSWERSREQUEST']._serialized_start=1250
+  _globals['_RANKANSWERSREQUEST']._serialized_end=1360
+  _globals['_RANKANSWERSRESPONSE']._serialized_start=1363
+  _globals['_RANKANSWERSRESPONSE']._serialized_end=1580
+  _globals['_RANKEDANSWER']._serialized_start=1582
+  _globals['_RANKEDANSWER']._serialized_end=1645
+  _globals['_LISTSCORERSREQUEST']._serialized_start=1647
+  _globals['_LISTSCORERSREQUEST']._serialized_end=1667
+  _globals['_LISTSCORERSRESPONSE']._serialized_start=1669
+  _globals['_LISTSCORERSRESPONSE']._serialized_end=1736
+  _globals['_SCORER']._serialized_start=1739
+  _globals['_SCORER']._serialized_end=2000
+  _globals['_SCORERLIMITS']._serialized_start=2003
+  _globals['_SCORERLIMITS']._serialized_end=2140
+  _globals['_SCORERSERVICE']._serialized_start=2368
+  _globals['_SCORERSERVICE']._serialized_end=2852
 # @@protoc_insertion_point(module_scope)

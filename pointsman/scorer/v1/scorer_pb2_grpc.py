@@ -26,14 +26,18 @@ if _version_not_supported:
 
 
 class ScorerServiceStub:
-    """ScorerService turns conversations into win probabilities. It keeps no state
-    between calls: the same request to the same scorer version gets the same
-    answer, whichever replica answers it and whatever else is in flight.
+    """ScorerService turns conversations, and answers to them, into probabilities. It
+    keeps no state between calls: the same request to the same scorer version gets
+    the same answer, whichever replica answers it and whatever else is in flight.
+
+    A scorer has one task (`Scorer.task`), and each method asks scorers of one
+    task.
 
     Errors are gRPC statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with
     the field's path (`requests[3].conversation`) and the mend; NOT_FOUND means no
-    such scorer or model; RESOURCE_EXHAUSTED means the queue is full and carries
-    google.rpc.RetryInfo.
+    such scorer or model, or none of the method's task; FAILED_PRECONDITION means
+    that the scorer named has another task; RESOURCE_EXHAUSTED means the queue is
+    full and carries google.rpc.RetryInfo.
     """
 
     def __init__(self, channel):
@@ -52,6 +56,16 @@ class ScorerServiceStub:
                 request_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreRequest.SerializeToString,
                 response_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreAnswer = channel.unary_unary(
+                '/pointsman.scorer.v1.ScorerService/ScoreAnswer',
+                request_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerRequest.SerializeToString,
+                response_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerResponse.FromString,
+                _registered_method=True)
+        self.RankAnswers = channel.unary_unary(
+                '/pointsman.scorer.v1.ScorerService/RankAnswers',
+                request_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersRequest.SerializeToString,
+                response_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersResponse.FromString,
+                _registered_method=True)
         self.ListScorers = channel.unary_unary(
                 '/pointsman.scorer.v1.ScorerService/ListScorers',
                 request_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ListScorersRequest.SerializeToString,
@@ -60,14 +74,18 @@ class ScorerServiceStub:
 
 
 class ScorerServiceServicer:
-    """ScorerService turns conversations into win probabilities. It keeps no state
-    between calls: the same request to the same scorer version gets the same
-    answer, whichever replica answers it and whatever else is in flight.
+    """ScorerService turns conversations, and answers to them, into probabilities. It
+    keeps no state between calls: the same request to the same scorer version gets
+    the same answer, whichever replica answers it and whatever else is in flight.
+
+    A scorer has one task (`Scorer.task`), and each method asks scorers of one
+    task.
 
     Errors are gRPC statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with
     the field's path (`requests[3].conversation`) and the mend; NOT_FOUND means no
-    such scorer or model; RESOURCE_EXHAUSTED means the queue is full and carries
-    google.rpc.RetryInfo.
+    such scorer or model, or none of the method's task; FAILED_PRECONDITION means
+    that the scorer named has another task; RESOURCE_EXHAUSTED means the queue is
+    full and carries google.rpc.RetryInfo.
     """
 
     def Score(self, request, context):
@@ -80,6 +98,23 @@ class ScorerServiceServicer:
     def BatchScore(self, request, context):
         """BatchScore predicts for many conversations. Answers come in the order of
         the requests. One bad request fails the batch and is named by its index.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreAnswer(self, request, context):
+        """ScoreAnswer says how likely an answer is acceptable: right where there is a
+        right and a wrong, good enough elsewhere. Which of these, the rows decide
+        that the scorer was trained on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RankAnswers(self, request, context):
+        """RankAnswers compares answers to one conversation with each other, two at a
+        time, each two in both orders.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,6 +140,16 @@ def add_ScorerServiceServicer_to_server(servicer, server):
                     request_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreRequest.FromString,
                     response_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreResponse.SerializeToString,
             ),
+            'ScoreAnswer': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreAnswer,
+                    request_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerRequest.FromString,
+                    response_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerResponse.SerializeToString,
+            ),
+            'RankAnswers': grpc.unary_unary_rpc_method_handler(
+                    servicer.RankAnswers,
+                    request_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersRequest.FromString,
+                    response_serializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersResponse.SerializeToString,
+            ),
             'ListScorers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListScorers,
                     request_deserializer=pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ListScorersRequest.FromString,
@@ -119,14 +164,18 @@ def add_ScorerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScorerService:
-    """ScorerService turns conversations into win probabilities. It keeps no state
-    between calls: the same request to the same scorer version gets the same
-    answer, whichever replica answers it and whatever else is in flight.
+    """ScorerService turns conversations, and answers to them, into probabilities. It
+    keeps no state between calls: the same request to the same scorer version gets
+    the same answer, whichever replica answers it and whatever else is in flight.
+
+    A scorer has one task (`Scorer.task`), and each method asks scorers of one
+    task.
 
     Errors are gRPC statuses. INVALID_ARGUMENT carries google.rpc.BadRequest with
     the field's path (`requests[3].conversation`) and the mend; NOT_FOUND means no
-    such scorer or model; RESOURCE_EXHAUSTED means the queue is full and carries
-    google.rpc.RetryInfo.
+    such scorer or model, or none of the method's task; FAILED_PRECONDITION means
+    that the scorer named has another task; RESOURCE_EXHAUSTED means the queue is
+    full and carries google.rpc.RetryInfo.
     """
 
     @staticmethod
@@ -173,6 +222,60 @@ class ScorerService:
             '/pointsman.scorer.v1.ScorerService/BatchScore',
             pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreRequest.SerializeToString,
             pointsman_dot_scorer_dot_v1_dot_scorer__pb2.BatchScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreAnswer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.scorer.v1.ScorerService/ScoreAnswer',
+            pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerRequest.SerializeToString,
+            pointsman_dot_scorer_dot_v1_dot_scorer__pb2.ScoreAnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RankAnswers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.scorer.v1.ScorerService/RankAnswers',
+            pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersRequest.SerializeToString,
+            pointsman_dot_scorer_dot_v1_dot_scorer__pb2.RankAnswersResponse.FromString,
             options,
             channel_credentials,
             insecure,
