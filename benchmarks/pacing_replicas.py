@@ -20,11 +20,11 @@ from dispatcher_service.catalogue import OnScorerFailure, StrongCallShare, Tenan
 from dispatcher_service.ledger.opening import open_ledger
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pacing_targets import Estimate, Reference, pacing_policy
-from dispatcher_service.routing import ModelPair, Tier
+from dispatcher_service.routing import Candidates, Ladder, Tier
 from tests.proofs import valkey
 
 _REFERENCE = Reference("uniform", tuple(step / 200 for step in range(201)))
-_ESTIMATE = Estimate(weak=1, strong=2)
+_ESTIMATE = Estimate((1, 2))
 _SHARE = 0.3
 _PHASES, _BATCHES = 8, 120
 
@@ -41,7 +41,9 @@ async def widest_window(urls: Sequence[str], policy: TenantPolicy, *, seed: int 
         win_probability = 1.0 if phase % 2 == 0 else 0.0
         for _ in range(_BATCHES):
             batch = [
-                pacers[random_.randrange(len(pacers))].decide(policy, _REFERENCE, win_probability, _ESTIMATE)
+                pacers[random_.randrange(len(pacers))].decide(
+                    policy, _REFERENCE, Candidates.pair(win_probability), _ESTIMATE
+                )
                 for _ in range(random_.randrange(1, 16))
             ]
             decisions = await asyncio.gather(*batch)
@@ -65,7 +67,7 @@ def main(argv: list[str]) -> int:
         bound = (1 + paced.gain) / paced.gain + options.replicas * options.lease
         policy = TenantPolicy(
             tenant_id="acme",
-            pair=ModelPair(strong="strong", weak="weak"),
+            ladder=Ladder(("weak", "strong")),
             dial=StrongCallShare(_SHARE),
             on_scorer_failure=OnScorerFailure.WEAK,
             allow_alpha_override=False,

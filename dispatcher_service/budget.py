@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd, Price
-from dispatcher_service.routing import Tier
 
 MAX_LIMIT: NanoUsd = 2**53 - 1
 """The largest limit, about $9.0M: beyond it server-side scripts, which compute in doubles, are not exact."""
@@ -127,14 +126,15 @@ def with_overdraft(limits: tuple[Limit, ...], policy: OnExhausted, overdraft: Na
     return tuple(Limit(limit.period, min(limit.amount + overdraft, MAX_LIMIT)) for limit in limits)
 
 
-def fallback(policy: OnExhausted, tier: Tier, *, in_tool_loop: bool) -> Tier | None:
-    """The tier to try after a reservation for `tier` was refused; `None` if the request is to be refused.
+def degrades(policy: OnExhausted, *, cheapest: bool, in_tool_loop: bool) -> bool:
+    """Whether the cheapest model is to be tried after a reservation was refused; if not, the request is.
 
-    In a tool loop the model never changes, whatever the policy says.
+    Args:
+        policy: the tenant's.
+        cheapest: whether the cheapest model is what was refused.
+        in_tool_loop: then the model never changes, whatever the policy says.
     """
-    if policy is OnExhausted.DEGRADE and tier is Tier.STRONG and not in_tool_loop:
-        return Tier.WEAK
-    return None
+    return policy is OnExhausted.DEGRADE and not cheapest and not in_tool_loop
 
 
 def thresholds_crossed(*, before: NanoUsd, after: NanoUsd, limit: NanoUsd) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The rules of a cascade. There is one definition: serving, evaluation and simulation all call it.
 
-A cascade (FrugalGPT) asks models from the cheapest to the dearest until an answer is accepted. The hybrid of cascade and
-routing looks at the prompt first: what is clearly easy goes to the weakest model and what is clearly hard to the
+A cascade (FrugalGPT) asks models from the cheapest to the dearest until an answer is accepted. The hybrid of cascade
+and routing looks at the prompt first: what is clearly easy goes to the weakest model and what is clearly hard to the
 strongest, each without a check; what lies between cascades.
 """
 
@@ -48,7 +48,7 @@ def best(acceptances: Sequence[float | None]) -> int:
         acceptances: of each answer in the order of its stage, the cheapest first; `None` where nothing is known of it.
 
     Returns:
-        The index of the answer that is most likely acceptable, of equal ones that of the dearest model. Where nothing is
-        known of any of them, the dearest model's.
+        The index of the answer that is most likely acceptable, of equal ones that of the dearest model. Where nothing
+        is known of any of them, the dearest model's.
     """
     return max(range(len(acceptances)), key=lambda index: (-1.0 if (a := acceptances[index]) is None else a, index))

@@ -11,7 +11,7 @@ from dispatcher_service.identity import AuthPolicy
 from dispatcher_service.overrides import Override
 from dispatcher_service.pacing_targets import PacingPolicy
 from dispatcher_service.pricing import NanoUsd, Price
-from dispatcher_service.routing import ModelPair
+from dispatcher_service.routing import Ladder, Objective
 from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.stickiness import Sticky
 
@@ -59,6 +59,8 @@ class Model:
         max_output_tokens: the most tokens of one answer, reasoning included: the limit that a request without one is
             sent with. `None` leaves that to the upstream, and so the cost without a bound.
         prompt_overhead_tokens: what the upstream's template may add to a prompt.
+        context_window: tokens that it reads and writes together; `None` for any amount.
+        tools: whether it can call tools.
         fallbacks: models to try, in this order, when none of its deployments answers.
         on_disconnect: what becomes of a call whose caller went away.
         drain_timeout: for `DRAIN`: seconds that the answer is read on.
@@ -69,6 +71,8 @@ class Model:
     part_tokens: Mapping[PartKind, int]
     max_output_tokens: int | None = None
     prompt_overhead_tokens: int = 256
+    context_window: int | None = None
+    tools: bool = True
     fallbacks: tuple[str, ...] = ()
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     drain_timeout: float = 30.0
@@ -201,9 +205,10 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantPolicy:
-    """Who pays, for which pair, how the dial stands, and what it may cost.
+    """Who pays, for which models, how the dial stands, and what it may cost.
 
     Attributes:
+        ladder: its models, cheapest first.
         dial: `None` where only limits say how much goes strong.
         limits: at most one per period.
         overdraft: what may be spent above each limit where `on_exhausted` is to borrow.
@@ -211,7 +216,7 @@ class TenantPolicy:
     """
 
     tenant_id: str
-    pair: ModelPair
+    ladder: Ladder
     dial: FixedAlpha | StrongCallShare | None
     on_scorer_failure: OnScorerFailure
     allow_alpha_override: bool
@@ -224,7 +229,8 @@ class TenantPolicy:
     on_ledger_failure: OnLedgerFailure = OnLedgerFailure.REJECT
     pacing: PacingPolicy | None = None
     fallback_to_other_tier: bool = False
-    """Whether the other tier's model may answer when the chosen one cannot. Never in a tool loop."""
+    """Whether the tenant's other models may answer when the chosen one cannot. Never in a tool loop."""
+    objective: Objective = Objective.THRESHOLD
     sticky: Sticky = Sticky.STRONG
     conversation_ttl: float = 86_400.0
     """Seconds after its last turn that a conversation is remembered."""
@@ -237,7 +243,7 @@ class TenantPolicy:
     """Seconds that the result of a request which the caller has named is kept for its retries; 0 keeps none."""
     rates: RateLimits = RateLimits()
     allowed_models: frozenset[str] | None = None
-    """The models that may see the tenant's prompts, `None` for all of the catalogue. The pair is among them."""
+    """The models that may see the tenant's prompts, `None` for all of the catalogue. The ladder's are among them."""
     overrides: tuple[Override, ...] = ()
     """What operators turned it to, the tenant's own before everyone's; some may have expired."""
 

@@ -1,22 +1,51 @@
 """Who decides: the caller, the scorer against the tenant's alpha, or the policy for when there is no prediction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from dispatcher_service import overrides, routing, stickiness
-from dispatcher_service.catalogue import Catalogue, FixedAlpha, OnScorerFailure, TenantPolicy
-from dispatcher_service.chat import Chat, Request
+from dispatcher_service import comparing, overrides, routing, stickiness
+from dispatcher_service.capability import Needs
+from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
+from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
-from dispatcher_service.pricing import NanoUsd
 from dispatcher_service.progress import Paced, Progress
-from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
+from dispatcher_service.routing import (
+    AlphaSource,
+    Candidates,
+    Decision,
+    Ladder,
+    LeftOut,
+    Objective,
+    Reason,
+)
+from dispatcher_service.stickiness import Sticky
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """The models that may answer a request.
+
+    Attributes:
+        ladder: the tenant's; in a tool loop with the model that goes on.
+        fitting: the rungs that can take the request and are not turned off, ascending, at least one.
+        rungs: those of them that are chosen among.
+        forced: the decision, where something other than a threshold has made it.
+        left_out: why the other rungs are not chosen among.
+    """
+
+    ladder: Ladder
+    fitting: tuple[int, ...]
+    rungs: tuple[int, ...]
+    forced: Decision | None
+    left_out: Mapping[int, LeftOut]
 
 
 class Chooser:
-    """Chooses a tier for a request. Calls the scorer and moves the tenant's pace, and nothing else."""
+    """Chooses a model for a request. Calls the scorer and moves the tenant's pace, and nothing else."""
 
     def __init__(self, *, scorer: Scorer, pacer: Pacer, expectations: Expectations, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds."""
@@ -31,7 +60,7 @@ class Chooser:
         Raises:
             Unauthenticated: there is no such tenant.
             Forbidden: the tenant's policy does not allow what is asked.
-            InvalidRequest: a model of the tenant cannot take the request.
+            InvalidRequest: no model of the tenant can take the request.
             ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
@@ -41,103 +70,175 @@ class Chooser:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
-        off = overrides.models_off(policy.overrides, now=progress.received_at)
-        if request.chat.in_tool_loop and request.held is not None and request.held.model in off:
-            raise ModelsOff(request.held.model)  # In a tool loop the model never changes.
-        past = stickiness.forced(
-            request.held,
-            in_tool_loop=request.chat.in_tool_loop,
-            sticky=policy.sticky,
-            pair=policy.pair,
-            models=catalogue.deployments.keys() - policy.closed(catalogue.models),
-        )
-        if policy.overrides and (past is None or past[0].reason is not Reason.TOOL_LOOP):
-            override = overrides.forced(policy.overrides, policy.pair, now=progress.received_at)
-            past = past if override is None else (override, policy.pair)
-        pair = policy.pair if past is None else past[1]
-        _check_fit(policy, pair, catalogue, request.chat)
-        estimate = self._estimate(pair, progress)
-        if past is not None:
-            await self._forced(policy, past[0], estimate, preview=preview)
-            return _chosen(progress, past[0], pair, estimate, source=None, prediction=None)
+        _check_extra_body(policy, request.chat)
+        field = _field(policy, progress)
+        estimate = self._estimate(field.ladder, progress)
+        if field.forced is not None:
+            return await self._forced(progress, field, field.forced, estimate, preview=preview)
         timeout = catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
         prediction = await self._scorer.score(
-            request.chat, tenant_id=policy.tenant_id, pair=policy.pair, scorer=policy.scorer, timeout=timeout
+            request.chat,
+            tenant_id=policy.tenant_id,
+            pair=field.ladder.ends,
+            every_model=field.ladder.top > 1,
+            scorer=policy.scorer,
+            timeout=timeout,
         )
         progress.scorer_seconds = self._clock() - started
-        decision, source = await self._decide(policy, request, prediction, estimate, preview=preview)
-        return _chosen(progress, decision, pair, estimate, source=source, prediction=prediction)
+        if prediction is None:
+            decision = _without_prediction(policy, field)
+            return await self._forced(progress, field, decision, estimate, preview=preview)
+        candidates, not_compared = comparing.compare(prediction, field.ladder, field.rungs, policy.objective, estimate)
+        left_out = {**field.left_out, **not_compared}
+        if candidates is None:
+            decision = _without_prediction(policy, field)
+            return await self._forced(
+                progress, field, decision, estimate, preview=preview, prediction=prediction, left_out=left_out
+            )
+        decision, source = await self._decide(progress, prediction, candidates, estimate, preview=preview)
+        return _chosen(
+            progress,
+            field,
+            decision,
+            estimate,
+            source=source,
+            prediction=prediction,
+            candidates=candidates,
+            left_out=left_out,
+        )
 
     async def _decide(
         self,
-        policy: TenantPolicy,
-        request: Request,
-        prediction: Prediction | None,
+        progress: Progress,
+        prediction: Prediction,
+        candidates: Candidates,
         estimate: Estimate,
         *,
         preview: bool,
-    ) -> tuple[Decision, AlphaSource | None]:
-        if prediction is None:
-            decision, source = _without_prediction(policy), None
-        elif request.alpha is not None:
-            decision = routing.decide(prediction.win_probability, alpha=request.alpha)
-            source = AlphaSource.OVERRIDE
-        elif policy.pacing is None:
+    ) -> tuple[Decision, AlphaSource]:
+        policy, asked = progress.policy, progress.request.alpha
+        if asked is not None:
+            decision = routing.decide_among(candidates, alpha=asked)
+            await self._move(policy, decision, estimate, preview=preview)
+            return decision, AlphaSource.OVERRIDE
+        if policy.pacing is None:
             alpha, source = _fixed_alpha(policy, prediction)
-            return routing.decide(prediction.win_probability, alpha=alpha), source
-        else:
-            reference = Reference(prediction.scorer_version, prediction.quantiles)
-            if preview:
-                alpha = await self._pacer.alpha(policy, reference)
-                return routing.decide(prediction.win_probability, alpha=alpha), AlphaSource.PACED
-            decision = await self._pacer.decide(policy, reference, prediction.win_probability, estimate)
-            return decision, AlphaSource.PACED
-        await self._forced(policy, decision, estimate, preview=preview)
-        return decision, source
+            return routing.decide_among(candidates, alpha=alpha), source
+        reference = _reference(prediction, policy.objective)
+        if preview:
+            alpha = await self._pacer.alpha(policy, reference)
+            return routing.decide_among(candidates, alpha=alpha), AlphaSource.PACED
+        return await self._pacer.decide(policy, reference, candidates, estimate), AlphaSource.PACED
 
-    async def _forced(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
+    async def _forced(
+        self,
+        progress: Progress,
+        field: _Field,
+        decision: Decision,
+        estimate: Estimate,
+        *,
+        preview: bool,
+        prediction: Prediction | None = None,
+        left_out: Mapping[int, LeftOut] | None = None,
+    ) -> Choice:
+        await self._move(progress.policy, decision, estimate, preview=preview)
+        return _chosen(
+            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=left_out
+        )
+
+    async def _move(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
+        """Tell pacing of a decision that it did not make."""
         if policy.pacing is not None and not preview:
-            await self._pacer.forced(policy, strong=decision.tier is Tier.STRONG, estimate=estimate)
+            await self._pacer.forced(policy, rung=decision.rung, estimate=estimate)
 
-    def _estimate(self, pair: ModelPair, progress: Progress) -> Estimate:
-        def cost(name: str) -> NanoUsd:
-            model = progress.catalogue.models[name]
-            return self._expectations.cost(model, model.price_at(progress.received_at), progress.request.chat)
+    def _estimate(self, ladder: Ladder, progress: Progress) -> Estimate:
+        models = [progress.catalogue.models[name] for name in ladder.models]
+        return Estimate(self._expectations.costs(models, progress.request.chat, at=progress.received_at))
 
-        return Estimate(weak=cost(pair.weak), strong=cost(pair.strong))
+
+def _field(policy: TenantPolicy, progress: Progress) -> _Field:
+    request, models, held = progress.request, progress.catalogue.models, progress.request.held
+    off = overrides.models_off(policy.overrides, now=progress.received_at)
+    ladder, needs = policy.ladder, Needs(request.chat)
+    if request.chat.in_tool_loop:
+        if held is not None and held.model in off:
+            raise ModelsOff(held.model)  # In a tool loop the model never changes.
+        kept = stickiness.kept(held, ladder, progress.catalogue.deployments.keys() - policy.closed(models))
+        if kept is not None:
+            ladder, rung = kept
+            unbounded = needs.unbounded(models[ladder.models[rung]])
+            if unbounded is not None:
+                raise unbounded
+            return _Field(ladder, (rung,), (rung,), routing.forced(ladder, rung, Reason.TOOL_LOOP), {})
+        held = None  # The model that made the calls is gone: nothing is left to keep.
+    left_out = {rung: why for rung, name in enumerate(ladder.models) if (why := needs.unfit(models[name])) is not None}
+    able = tuple(rung for rung in range(ladder.top + 1) if rung not in left_out)
+    if not able:
+        raise needs.refusal(ladder, left_out, models)
+    fitting = tuple(rung for rung in able if ladder.models[rung] not in off) if off else able
+    if not fitting:
+        raise ModelsOff(*(ladder.models[rung] for rung in reversed(able)))
+    left_out |= {rung: LeftOut.TURNED_OFF for rung in able if rung not in fitting}
+    forced = overrides.forced(policy.overrides, ladder, fitting=able, on=fitting, now=progress.received_at)
+    if forced is not None:
+        return _Field(ladder, fitting, fitting, forced, left_out)
+    if held is not None and policy.sticky is Sticky.BOTH:
+        rung = stickiness.rung_of(held, ladder)
+        if rung in fitting:
+            return _Field(ladder, fitting, (rung,), routing.forced(ladder, rung, Reason.STICKY_CONVERSATION), left_out)
+    lowest = stickiness.lowest(held, policy.sticky, ladder)
+    rungs = tuple(rung for rung in fitting if rung >= lowest) or fitting
+    left_out |= {rung: LeftOut.STICKY_CONVERSATION for rung in fitting if rung not in rungs}
+    if len(rungs) == 1:
+        reason = Reason.ONLY_FIT if len(fitting) == 1 and not lowest else Reason.STICKY_CONVERSATION
+        forced = routing.forced(ladder, rungs[0], reason)
+    return _Field(ladder, fitting, rungs, forced, left_out)
 
 
 def _chosen(
     progress: Progress,
+    field: _Field,
     decision: Decision,
-    pair: ModelPair,
     estimate: Estimate,
     *,
     source: AlphaSource | None,
     prediction: Prediction | None,
+    candidates: Candidates | None,
+    left_out: Mapping[int, LeftOut] | None,
 ) -> Choice:
     if progress.policy.pacing is not None:
-        progress.paced = Paced(decision.tier, estimate.strong if decision.tier is Tier.STRONG else estimate.weak)
-    price = progress.catalogue.models[pair.of(decision.tier)].price_at(progress.received_at)
-    return Choice(decision=decision, pair=pair, alpha_source=source, prediction=prediction, price_version=price.version)
+        progress.paced = Paced(decision.rung, estimate)
+    price = progress.catalogue.models[field.ladder.models[decision.rung]].price_at(progress.received_at)
+    return Choice(
+        decision=decision,
+        ladder=field.ladder,
+        fitting=field.fitting,
+        estimate=estimate,
+        alpha_source=source,
+        prediction=prediction,
+        candidates=candidates,
+        left_out=field.left_out if left_out is None else left_out,
+        price_version=price.version,
+    )
 
 
-def _check_fit(policy: TenantPolicy, pair: ModelPair, catalogue: Catalogue, chat: Chat) -> None:
-    """Either model may be chosen, so that both must take what the request holds."""
+def _check_extra_body(policy: TenantPolicy, chat: Chat) -> None:
     for key in chat.extra_body:
         if key not in policy.extra_body_keys:
             raise InvalidRequest(
                 "chat.extra_body_json", f"this tenant's extra_body_keys do not list {key[:64]!r}: remove it"
             )
-    for path, kind in chat.other_parts():
-        for model in (pair.strong, pair.weak):
-            if kind not in catalogue.models[model].part_tokens:
-                raise InvalidRequest(
-                    path, f"model {model} has no part_tokens.{kind.value}, so that its cost has no bound: send text"
-                )
+
+
+def _reference(prediction: Prediction, objective: Objective) -> Reference:
+    """What the tenant's distribution is of: under another objective requests are ranked by something else."""
+    version = prediction.scorer_version
+    if objective is not Objective.THRESHOLD:
+        version = f"{version} {objective.value}"
+    return Reference(version, prediction.quantiles)
 
 
 def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, AlphaSource]:
@@ -147,8 +248,8 @@ def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, A
     return routing.alpha_for_share(prediction.quantiles, policy.dial.share), AlphaSource.SHARE
 
 
-def _without_prediction(policy: TenantPolicy) -> Decision:
+def _without_prediction(policy: TenantPolicy, field: _Field) -> Decision:
     if policy.on_scorer_failure is OnScorerFailure.REJECT:
         raise ScorerUnavailable
-    tier = Tier.STRONG if policy.on_scorer_failure is OnScorerFailure.STRONG else Tier.WEAK
-    return routing.forced(tier, Reason.SCORER_UNAVAILABLE)
+    strong = policy.on_scorer_failure is OnScorerFailure.STRONG
+    return routing.forced(field.ladder, field.rungs[-1 if strong else 0], Reason.SCORER_UNAVAILABLE)

@@ -51,6 +51,7 @@ from pointsman.runtime import server, tls
 from pointsman.runtime.logs import fields
 from pointsman.runtime.server import ServerSpec
 from pointsman.runtime.starting import StartError, is_loopback
+from pointsman.runtime.workers.link import WorkerEnd
 
 _LAST_DRAINS_SECONDS = 5.0
 """For answers whose callers have gone, after the calls in flight have had DISPATCHER_DRAIN."""
@@ -58,8 +59,8 @@ _LAST_DRAINS_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return.
+async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return; `parent` is whose worker this process is.
 
     Raises:
         StartError: it cannot start.
@@ -210,6 +211,7 @@ async def serve(settings: Settings) -> None:
             reflection=settings.mode == "development",
             tls=tls.from_settings(settings, prefix=PREFIX),
             interceptors=[admitting.interceptor],
+            parent=parent,
         ),
         register=register,
         prepare=prepare,

@@ -2,8 +2,8 @@
 
 What is remembered are documents beside the ledger, per tenant and with a time to live, so that replicas agree:
 
-- of a conversation with a `conversation_id`: who answered last, whether strong ever did, and which requests of it may
-  have a replayable result (so that an erasure finds those);
+- of a conversation with a `conversation_id`: who answered last, the strongest that ever did, and which requests of it
+  may have a replayable result (so that an erasure finds those);
 - of every answer that called tools: who made the calls, under a hash of the calls' ids and names and the user's last
   words. So a tool loop keeps its model without a `conversation_id` too, and whichever of several branches it is in.
 
@@ -137,13 +137,14 @@ class Conversations:
             await self._guarded("remember", self._write(request, policy, choice, loops))
 
     async def _write(self, request: Request, policy: TenantPolicy, choice: Choice, loops: Sequence[str]) -> bool:
-        now = stickiness.first(choice.decision.tier, choice.model)
+        ladder, rung, model = choice.ladder, choice.decision.rung, choice.model
+        now = stickiness.first(ladder, rung, model)
         for name in loops:
             await self._update(request.tenant_id, name, policy, lambda _: _Memory(now))
         if request.conversation_id:
 
             def after(before: _Memory | None) -> _Memory:
-                held = now if before is None else before.held.then(now.tier, now.model)
+                held = now if before is None else before.held.then(ladder, rung, model)
                 requests = () if before is None else before.requests
                 if request.request_id not in requests:
                     requests = (*requests, request.request_id)[-_KEPT_REQUESTS:]
@@ -237,14 +238,25 @@ class _Memory:
         """Raises ValueError for a body of another version's."""
         try:
             raw = json.loads(body)
-            held = Held(tier=Tier(raw["tier"]), model=str(raw["model"]), was_strong=bool(raw["was_strong"]))
+            held = Held(
+                tier=Tier(raw["tier"]),
+                model=str(raw["model"]),
+                was_strong=bool(raw["was_strong"]),
+                highest=str(raw.get("highest", "")),
+            )
             return cls(held, tuple(raw["requests"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"no conversation's document: {error}") from error
 
     def write(self) -> bytes:
         held = self.held
-        raw = {"tier": held.tier.value, "model": held.model, "was_strong": held.was_strong, "requests": self.requests}
+        raw = {
+            "tier": held.tier.value,
+            "model": held.model,
+            "was_strong": held.was_strong,
+            "highest": held.highest,
+            "requests": self.requests,
+        }
         return json.dumps(raw, separators=(",", ":")).encode()
 
 

@@ -1,11 +1,12 @@
 """What an attempt may cost at most, and what it is expected to cost, before it is made."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from dispatcher_service import budget, pricing
 from dispatcher_service.catalogue import Model
-from dispatcher_service.chat import Chat
-from dispatcher_service.pricing import NanoUsd, Price, Usage, UsageSource
+from dispatcher_service.chat import Chat, PartKind
+from dispatcher_service.pricing import NanoUsd, Price, Usage
 
 _TOKENS_PER_MESSAGE = 16
 """What templates put around a message or a tool. OpenAI's puts 3 or 4 there, the longest known ones some 10."""
@@ -44,6 +45,29 @@ def worst_case(model: Model, price: Price, chat: Chat) -> NanoUsd | None:
     return min(most, _MOST)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """What of a request every model's expected cost is made from."""
+
+    text_tokens: int
+    kinds: tuple[PartKind, ...]
+    answers: int
+
+
+def _expected_prompt(chat: Chat) -> _Prompt:
+    text = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
+    return _Prompt(text, tuple(kind for _, kind in chat.other_parts()), chat.choices)
+
+
+def expected_context(model: Model, chat: Chat) -> int:
+    """About how many tokens of a model's context window a request takes, the most that it may answer included.
+
+    The prompt is estimated like unreported usage: its bound would shut out a model at a quarter of its window.
+    """
+    prompt = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
+    return prompt + _part_tokens(model, chat) + (with_output_bound(model, chat).max_tokens or 0)
+
+
 class Expectations:
     """Expected costs: the length of answers is the running mean of the model's, and 256 tokens before the first.
 
@@ -55,17 +79,20 @@ class Expectations:
 
     def cost(self, model: Model, price: Price, chat: Chat) -> NanoUsd:
         """What one attempt is expected to cost: no more than its worst case."""
+        return self._cost(model, price, chat, _expected_prompt(chat))
+
+    def costs(self, models: Sequence[Model], chat: Chat, *, at: float) -> tuple[NanoUsd, ...]:
+        """The same of several models, at their prices of a time in seconds since the epoch."""
+        prompt = _expected_prompt(chat)
+        return tuple([self._cost(model, model.price_at(at), chat, prompt) for model in models])
+
+    def _cost(self, model: Model, price: Price, chat: Chat, prompt: "_Prompt") -> NanoUsd:
         tokens = self._output_tokens.get(model.name, _FIRST_GUESS)
-        bound = with_output_bound(model, chat).max_tokens
+        bound = model.max_output_tokens if chat.max_tokens is None else chat.max_tokens
         if bound is not None:
             tokens = min(tokens, bound)
-        input_tokens = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
-        expected = Usage(
-            input_tokens=input_tokens + _part_tokens(model, chat),
-            output_tokens=round(tokens) * chat.choices,
-            source=UsageSource.ESTIMATED,
-        )
-        return min(pricing.cost(price, expected), _MOST)
+        input_tokens = prompt.text_tokens + sum(model.part_tokens.get(kind, 0) for kind in prompt.kinds)
+        return min(pricing.plain_cost(price, input_tokens, round(tokens) * prompt.answers), _MOST)
 
     def observe(self, model: Model, usage: Usage, answers: int) -> None:
         """A model gave this many answers."""

@@ -17,7 +17,6 @@ from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
 from dispatcher_service.ports import Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
-from dispatcher_service.routing import Tier
 from dispatcher_service.search import Sleep
 from dispatcher_service.strategies import Strategy
 from dispatcher_service.strategies.route import Route
@@ -178,12 +177,12 @@ class Dispatcher:
 
     @contextlib.contextmanager
     def _paced(self, progress: Progress) -> Iterator[None]:
-        """Tells pacing what became of the decision: the tier that it went to in the end, and what it cost."""
+        """Tells pacing what became of the decision: the model that it went to in the end, and what it cost."""
         try:
             yield
         finally:
             if progress.paced is not None and progress.choice is not None:
-                tier = progress.choice.decision.tier
-                if tier is not progress.paced.tier:
-                    self._pacer.rerouted(progress.policy, strong=tier is Tier.STRONG)
+                rung = progress.choice.decision.rung
+                if rung != progress.paced.rung:
+                    self._pacer.rerouted(progress.policy, by=progress.paced.moved_to(rung))
                 self._pacer.settled(progress.policy, estimated=progress.paced.expected, actual=progress.cost)

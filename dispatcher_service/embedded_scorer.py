@@ -48,14 +48,16 @@ class EmbeddedScorer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-scorer")
         self._waiting = 0
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         """See `scorers.Predictor.predict`."""
         if scorer not in ("", NAME):
             raise NoPrediction("NOT_FOUND", f"the embedded scorer is called {NAME!r}, not {scorer!r}")
         if self._waiting >= MAX_WAITING:
             raise NoPrediction("RESOURCE_EXHAUSTED", f"{self._waiting} conversations wait for the embedded scorer")
         self._waiting += 1
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._predict, chat, pair)
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._predict, chat, pair, every_model)
         try:
             # Work that has not begun by then is taken back, work that has is finished unseen.
             return await asyncio.wait_for(work, timeout)
@@ -70,7 +72,7 @@ class EmbeddedScorer:
         """Stop the thread."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
 
-    def _predict(self, chat: Chat, pair: ModelPair) -> Prediction:
+    def _predict(self, chat: Chat, pair: ModelPair, every_model: bool) -> Prediction:
         turns = [Turn(_ROLES[message.role], message.text) for message in chat.messages]
         try:
             passage = self._scorer.preprocessor.passage(turns)
@@ -81,12 +83,15 @@ class EmbeddedScorer:
         if takes_pairs and not {*asked} <= {*self._scorer.manifest.models}:
             raise NoPrediction("NOT_FOUND", f"the embedded scorer does not know {pair.strong!r} and {pair.weak!r}")
         scored = self._scorer.score([passage], [asked if takes_pairs else own])
+        by_model = scored.scores.model_win_probabilities if every_model else None
+        against_first = [] if by_model is None else by_model[0].tolist()
         return Prediction(
             win_probability=float(scored.scores.win_probability[0]),
             scorer=NAME,
             scorer_version=self._scorer.artifact.version,
             pair_mismatch=not takes_pairs and asked != own,
             quantiles=self._quantiles,
+            beaten=dict(zip(self._scorer.manifest.models, (1.0 - each for each in against_first), strict=False)),
         )
 
 

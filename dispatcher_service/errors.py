@@ -189,7 +189,7 @@ class Busy(PointsmanError):
 
 
 class ModelsOff(PointsmanError):
-    """Operators have turned off both models of the tenant, or the one whose tool calls are answered."""
+    """Operators have turned off every model that could answer, or the one whose tool calls are answered."""
 
     status = "UNAVAILABLE"
     reason = "MODELS_OFF"

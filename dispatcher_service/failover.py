@@ -1,7 +1,7 @@
 """Which deployment is tried next, and when: pure, so that every order of failures can be tested.
 
 A request has a *route*: its model's deployments, then those of the model's `fallbacks`, then, where the tenant's policy
-allows it, those of the other tier's model. In a tool loop the model never changes, so that the route ends with the
+allows it, those of the tenant's other models. In a tool loop the model never changes, so that the route ends with the
 first *leg*. Within a leg every deployment is tried once before any is tried again, and none more often than
 `RetryPolicy.tries`; then the next leg begins. A leg whose deployments ask to be left alone (Retry-After, an open
 breaker) is passed over while another leg is left; when none is, the deployment that is due first is waited for, if that
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from dispatcher_service.catalogue import Deployment, Model, RetryPolicy
-from dispatcher_service.chat import PartKind
 from dispatcher_service.errors import (
     UpstreamError,
     UpstreamRateLimited,
@@ -22,7 +21,7 @@ from dispatcher_service.errors import (
     UpstreamSkipped,
     UpstreamTimeout,
 )
-from dispatcher_service.routing import ModelPair, Tier
+from dispatcher_service.routing import Ladder
 
 
 class AttemptResult(enum.Enum):
@@ -40,9 +39,12 @@ class AttemptResult(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """A model of the route with its deployments, in the order in which they are tried."""
+    """A model of the route with its deployments, in the order in which they are tried.
 
-    tier: Tier
+    `rung` is that of the ladder which the model stands on, or answers in place of.
+    """
+
+    rung: int
     model: str
     deployments: tuple[Deployment, ...]
 
@@ -70,41 +72,47 @@ class Step:
 
 def route(
     *,
-    tier: Tier,
-    pair: ModelPair,
+    rung: int,
+    ladder: Ladder,
+    fitting: Sequence[int],
     models: Mapping[str, Model],
     deployments: Mapping[str, Sequence[Deployment]],
     fallback_to_other_tier: bool,
     in_tool_loop: bool,
-    kinds: frozenset[PartKind],
+    fits: Callable[[Model], bool],
     off: frozenset[str] = frozenset(),
     draw: Callable[[], float],
 ) -> Route:
     """The legs of one request.
 
     Args:
-        tier: the side that was chosen.
-        pair: the tenant's models.
+        rung: what was chosen.
+        ladder: the tenant's models.
+        fitting: the rungs that can take the request, ascending.
         models: the catalogue's.
         deployments: the catalogue's, by model.
-        fallback_to_other_tier: whether the tenant's policy allows the other side's model.
+        fallback_to_other_tier: whether the tenant's policy allows other models of the ladder: the stronger ones first,
+            the nearest before the others, and then the cheaper ones likewise.
         in_tool_loop: whether a model waits for its own tools.
-        kinds: the parts that the request holds; a fallback whose configuration does not bound them is left out.
+        fits: whether a fallback can take the request.
         off: models that operators have turned off; the chosen one is none of them.
         draw: uniform numbers in [0, 1), for the weighted order of deployments.
     """
-    chosen = pair.of(tier)
-    names = [(tier, chosen)]
+    chosen = ladder.models[rung]
+    names = [(rung, chosen)]
     if not in_tool_loop:
-        names += [(tier, name) for name in models[chosen].fallbacks]
+        names += [(rung, name) for name in models[chosen].fallbacks if fits(models[name])]
         if fallback_to_other_tier:
-            names.append((tier.other, pair.of(tier.other)))
+            others = [other for other in fitting if other > rung] + [
+                other for other in reversed(fitting) if other < rung
+            ]
+            names += [(other, ladder.models[other]) for other in others]
     seen = set(off)
     legs = []
-    for side, name in names:
-        if name not in seen and (name == chosen or kinds <= models[name].part_tokens.keys()):
+    for step, name in names:
+        if name not in seen:
             seen.add(name)
-            legs.append(Leg(side, name, weighted_order(deployments[name], draw)))
+            legs.append(Leg(step, name, weighted_order(deployments[name], draw)))
     return tuple(legs)
 
 

@@ -1,5 +1,6 @@
 """From sections of the configuration file, which are known to agree, to the catalogue's frozen values."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from dispatcher_service.auth_sections import auth_policy
@@ -16,7 +17,7 @@ from dispatcher_service.catalogue import (
 from dispatcher_service.chat import PartKind
 from dispatcher_service.pacing_targets import pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
-from dispatcher_service.routing import ModelPair
+from dispatcher_service.routing import Ladder
 from dispatcher_service.scorer_sections import scorer_target
 from dispatcher_service.sections import (
     DatedPriceSection,
@@ -38,12 +39,12 @@ def catalogue(file: FileSection) -> Catalogue:
         retries=freeze_retries(file.retries),
         models={section.name: _model(section) for section in file.models},
         deployments=freeze_deployments(file.deployments),
-        tenants={tenant_id: policy(tenant_id, section) for tenant_id, section in file.tenants.items()},
+        tenants={tenant_id: policy(tenant_id, section, file.models) for tenant_id, section in file.tenants.items()},
     )
 
 
-def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
-    """One tenant's policy."""
+def policy(tenant_id: str, tenant: TenantSection, models: Sequence[ModelSection]) -> TenantPolicy:
+    """One tenant's policy. `models` are the file's."""
     held = limits(tenant)
     paced = pacing_policy(
         share=tenant.strong_call_share,
@@ -55,7 +56,7 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
     )
     return TenantPolicy(
         tenant_id=tenant_id,
-        pair=ModelPair(strong=tenant.strong_model, weak=tenant.weak_model),
+        ladder=ladder(tenant, models),
         strategy=tenant.strategy,
         dial=_dial(tenant),
         on_scorer_failure=tenant.on_scorer_failure,
@@ -68,6 +69,7 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
         on_ledger_failure=tenant.on_ledger_failure,
         pacing=paced if tenant.pace else None,
         fallback_to_other_tier=tenant.fallback_to_other_tier,
+        objective=tenant.objective,
         sticky=tenant.sticky,
         conversation_ttl=tenant.conversation_ttl,
         log_text=tenant.log_text,
@@ -81,6 +83,26 @@ def policy(tenant_id: str, tenant: TenantSection) -> TenantPolicy:
             max_concurrent_requests=tenant.max_concurrent_requests,
         ),
     )
+
+
+def ladder(tenant: TenantSection, models: Sequence[ModelSection]) -> Ladder:
+    """A tenant's models, cheapest first: a pair as it is named, more by price and then by name.
+
+    The price compared is three times that of input plus that of output, about as chats use them, of the latest entry:
+    so the order is the same at all times, and a new price changes it when it is written into the file.
+    """
+    by_name = {model.name: model for model in models}
+
+    def order(name: str) -> tuple[int, str]:
+        latest = prices(by_name[name].price)[-1]
+        return 3 * latest.input + latest.output, name
+
+    if tenant.models is not None:
+        names = tuple(sorted(tenant.models, key=order))
+    else:
+        names = tuple(name for name in (tenant.weak_model, tenant.strong_model) if name is not None)
+    known_as = tuple(by_name[name].scorer_name or name for name in names)
+    return Ladder(names, known_as)
 
 
 def limits(tenant: TenantSection) -> tuple[Limit, ...]:
@@ -100,6 +122,8 @@ def _model(section: ModelSection) -> Model:
         part_tokens=_part_tokens(section.part_tokens),
         max_output_tokens=section.max_output_tokens,
         prompt_overhead_tokens=section.prompt_overhead_tokens,
+        context_window=section.context_window,
+        tools=section.tools,
         fallbacks=section.fallbacks,
         on_disconnect=section.on_disconnect,
         drain_timeout=section.drain_timeout,

@@ -38,10 +38,12 @@ class LiveScorers:
         return cls(target, await open_(target), open_=open_, watch=watch)
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
         """See `ports.Scorer.score`."""
-        return await self._scorers.score(chat, tenant_id=tenant_id, pair=pair, scorer=scorer, timeout=timeout)
+        return await self._scorers.score(
+            chat, tenant_id=tenant_id, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
+        )
 
     async def follow(self, target: ScorerTarget) -> None:
         """Go over to a configuration's scorers, if they are others. Raises what opening them raises."""

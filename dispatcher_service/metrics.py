@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from dispatcher_service import comparing
 from dispatcher_service.auth import Method, Result
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
@@ -67,7 +68,16 @@ class Metrics:
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
         self._auth = counter("auth", "Calls by kind of credential and what came of it.", "method", "result")
-        self._decisions = counter("decisions", "Requests by tenant and the tier that was chosen.", "tenant", "tier")
+        self._decisions = counter("decisions", "Requests by tenant and the tier of the chosen model.", "tenant", "tier")
+        self._models = counter(
+            "model_decisions", "Requests by tenant and the model that was chosen.", "tenant", "model"
+        )
+        self._strong_calls = counter(
+            "strong_call_equivalents",
+            "Sum of x over requests: 1 at the strongest model, 0 at the cheapest, between them by cost. A share of "
+            "strong calls is a share of these.",
+            "tenant",
+        )
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
         self._all_strong = counter(
@@ -86,6 +96,9 @@ class Metrics:
         self._alpha_sources = counter("alpha_sources", "Decisions by where their alpha came from.", "source")
         self._pair_mismatch = gauge(
             "pair_mismatch", "1 if the tenant's models are not the pair that its scorer was fitted on.", "tenant"
+        )
+        self._not_compared = gauge(
+            "models_not_compared", "Models of the tenant that its scorer does not compare with the others.", "tenant"
         )
         self._attempts = counter("attempts", "Turns of a deployment, by how they ended.", "deployment", "result")
         self._drains = counter("drains", "Calls that went on after their caller had gone, by how they ended.", "result")
@@ -190,6 +203,8 @@ class Metrics:
     def _observe_choice(self, tenant: str, choice: Choice) -> None:
         decision = choice.decision
         self._decisions(tenant, decision.tier.value).inc()
+        self._models(tenant, choice.model).inc()
+        self._strong_calls(tenant).inc(choice.estimate.fraction(decision.rung))
         self._reasons(decision.reason.value, decision.tier.value).inc()
         if choice.alpha_source is not None:
             self._alpha_sources(choice.alpha_source.value).inc()
@@ -198,6 +213,7 @@ class Metrics:
         if choice.prediction is not None:
             self._probability.observe(choice.prediction.win_probability)
             self._pair_mismatch(tenant).set(choice.prediction.pair_mismatch)
+            self._not_compared(tenant).set(comparing.not_compared(choice.prediction, choice.ladder))
 
     def _observe_attempt(self, tenant: str, attempted: Attempted) -> None:
         self._upstream(attempted.model).observe(attempted.seconds)

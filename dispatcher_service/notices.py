@@ -2,7 +2,7 @@
 
 import logging
 
-from dispatcher_service import routing
+from dispatcher_service import comparing, routing
 from dispatcher_service.outcome import Outcome, Prediction
 from dispatcher_service.routing import AlphaSource
 from pointsman.runtime.logs import fields
@@ -33,7 +33,14 @@ class Notices:
             logger.warning(
                 "the scorer was fitted on another model pair: shares hold, but quality may be lower; train or adapt a "
                 "scorer for this pair",
-                extra=fields(**who, strong_model=choice.pair.strong, weak_model=choice.pair.weak),
+                extra=fields(**who, strong_model=choice.ladder.strong, weak_model=choice.ladder.weak),
+            )
+        if comparing.not_compared(prediction, choice.ladder):
+            logger.warning(
+                "the scorer does not compare all of the tenant's models: those that it does not know, or all between "
+                "the cheapest and the dearest, are never chosen; train a scorer on battles of these models, and name "
+                "them alike (scorer_name)",
+                extra=fields(**who, models=choice.ladder.scorer_names, known=tuple(prediction.beaten)),
             )
         alpha = choice.decision.alpha
         if choice.alpha_source is AlphaSource.FIXED and alpha is not None and not _is_usual(alpha, prediction):

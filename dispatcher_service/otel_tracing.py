@@ -109,12 +109,14 @@ class _TracedScorer:
         self._tracer = tracer
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
         method = "pointsman.scorer.v1.ScorerService/Score"
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
         with _client_span(self._tracer, method, attributes) as span:
-            prediction = await self._inner.score(chat, tenant_id=tenant_id, pair=pair, scorer=scorer, timeout=timeout)
+            prediction = await self._inner.score(
+                chat, tenant_id=tenant_id, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
+            )
             if prediction is None:
                 _fail(span, "no_prediction")
             else:

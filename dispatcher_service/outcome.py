@@ -1,15 +1,16 @@
 """What became of one request, as values: its choice, its bill, and the outcome that metrics and logs are made of."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError
+from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.pricing import NanoUsd, Usage
-from dispatcher_service.routing import AlphaSource, Decision, ModelPair, Reason, Tier
+from dispatcher_service.routing import AlphaSource, Candidates, Decision, Ladder, LeftOut, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,9 @@ class Prediction:
     """What a scorer says of a conversation.
 
     `quantiles` are those of the scorer's reference prompts (see `routing.alpha_for_share`); `pair_mismatch` is true
-    if the scorer was fitted on another pair than the one asked about.
+    if the scorer was fitted on another pair than the one asked about. `beaten` is P(the first model's answer is better
+    than this one's) of every model that the scorer knows, strongest first, by its own names; empty where it was not
+    asked for or the scorer cannot tell.
     """
 
     win_probability: float
@@ -25,21 +28,33 @@ class Prediction:
     scorer_version: str
     pair_mismatch: bool
     quantiles: Sequence[float]
+    beaten: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """A decision with what it was made from. `alpha_source` and `prediction` are `None` if no threshold took part.
 
-    `fallback` names the model that answers in place of the tier's own; empty if that one does. `instead_of` names the
-    model that was chosen and did not answer; empty if it did. `price_version` is that of the price by which the model
-    is billed.
+    Attributes:
+        decision: what was decided, or what then had the last word.
+        ladder: the tenant's models; in a tool loop the model that goes on stands on the rung of its tier.
+        fitting: the rungs whose models can take the request, ascending.
+        estimate: what it was expected to cost at each rung.
+        candidates: what was compared; `None` where nothing was.
+        left_out: why the other models of the ladder were not.
+        fallback: the model that answers in place of the rung's own; empty if that one does.
+        instead_of: the model that was chosen and did not answer; empty if it did.
+        price_version: of the price by which the model is billed.
     """
 
     decision: Decision
-    pair: ModelPair
+    ladder: Ladder
+    fitting: tuple[int, ...]
+    estimate: Estimate
     alpha_source: AlphaSource | None
     prediction: Prediction | None
+    candidates: Candidates | None = None
+    left_out: Mapping[int, LeftOut] = field(default_factory=dict)
     fallback: str = ""
     instead_of: str = ""
     price_version: str = ""
@@ -47,28 +62,38 @@ class Choice:
     @property
     def model(self) -> str:
         """The chosen model's name in the catalogue."""
-        return self.fallback or self.pair.of(self.decision.tier)
+        return self.fallback or self.ladder.models[self.decision.rung]
 
-    def answered_by(self, tier: Tier, model: str) -> "Choice":
+    @property
+    def lists_candidates(self) -> bool:
+        """Whether there is more to tell of the tenant's models than which one was chosen."""
+        return bool(self.left_out) or (self.ladder.top > 1 and self.decision.reason is not Reason.TOOL_LOOP)
+
+    def on_rung(self, rung: int, reason: Reason) -> "Choice":
+        """The same with another rung, for this reason; what was compared stays."""
+        return replace(self, decision=replace(self.decision, rung=rung, tier=self.ladder.tier(rung), reason=reason))
+
+    def answered_by(self, rung: int, model: str) -> "Choice":
         """This choice if it is the model's own, else the same with the model that stands in for it."""
         if model == self.model:
             return self
-        decision = replace(self.decision, tier=tier, reason=Reason.FALLBACK)
-        fallback = "" if model == self.pair.of(tier) else model
-        return replace(self, decision=decision, fallback=fallback, instead_of=self.model)
+        fallback = "" if model == self.ladder.models[rung] else model
+        return replace(self.on_rung(rung, Reason.FALLBACK), fallback=fallback, instead_of=self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
     """What a request cost, and what the same token counts would have cost elsewhere.
 
-    `cost` is that of all its attempts; `usage` is the last one's that used anything, and so are the other costs.
+    `cost` is that of all its attempts; `usage` is the last one's that used anything, and so are the other costs:
+    `ladder_costs` at each rung, `other_tier_cost` at the strong end, or where that was chosen at the cheap one.
     """
 
     usage: Usage
     cost: NanoUsd
     other_tier_cost: NanoUsd
     all_strong_cost: NanoUsd
+    ladder_costs: tuple[NanoUsd, ...] = ()
     attempts: int = 1
     """Upstream calls that were made."""
 

@@ -5,12 +5,11 @@ refused where that model is off; limits hold as ever. It ends by itself.
 """
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dispatcher_service import routing
-from dispatcher_service.errors import ModelsOff
-from dispatcher_service.routing import Decision, ModelPair, Reason, Tier
+from dispatcher_service.routing import Decision, Ladder, Reason
 
 
 class OverrideKind(enum.Enum):
@@ -30,33 +29,32 @@ class Override:
     expires_at: float
 
 
-_TIERS = {OverrideKind.ALL_WEAK: Tier.WEAK, OverrideKind.ALL_STRONG: Tier.STRONG}
-_REASONS = {Tier.WEAK: Reason.OVERRIDE_WEAK, Tier.STRONG: Reason.OVERRIDE_STRONG}
-
-
 def models_off(overrides: Iterable[Override], *, now: float) -> frozenset[str]:
     """The models that must not be called."""
     return frozenset(each.model for each in overrides if each.kind is OverrideKind.MODEL_OFF and now < each.expires_at)
 
 
-def forced(overrides: Iterable[Override], pair: ModelPair, *, now: float) -> Decision | None:
+def forced(
+    overrides: Iterable[Override], ladder: Ladder, *, fitting: Sequence[int], on: Sequence[int], now: float
+) -> Decision | None:
     """The decision that is made for all calls; `None` leaves them free. A model that is off outweighs the rest.
 
-    Of several tiers that are called for, the first one counts: a tenant's own stand before those of everyone.
+    Of several ends that are called for, the first one counts: a tenant's own stand before those of everyone.
 
-    Raises:
-        ModelsOff: both models of the pair are off.
+    Args:
+        overrides: some may have expired.
+        ladder: the tenant's.
+        fitting: the rungs that can take the request, ascending.
+        on: those of them that are not off, at least one.
+        now: seconds since the epoch.
     """
-    overrides = tuple(overrides)
-    off = models_off(overrides, now=now)
-    left = [tier for tier in Tier if pair.of(tier) not in off]
-    if not left:
-        raise ModelsOff(pair.strong, pair.weak)
-    if len(left) == 1:
-        tier = left[0]
-    else:
-        wanted = [_TIERS[each.kind] for each in overrides if each.kind in _TIERS and now < each.expires_at]
-        if not wanted:
-            return None
-        tier = wanted[0]
-    return routing.forced(tier, _REASONS[tier])
+    if len(on) == 1 and len(fitting) > 1:
+        # What is left when the others are off: of a pair, the other end.
+        reason = {0: Reason.OVERRIDE_WEAK, ladder.top: Reason.OVERRIDE_STRONG}.get(on[0], Reason.ONLY_FIT)
+        return routing.forced(ladder, on[0], reason)
+    for each in overrides:
+        if now < each.expires_at and each.kind is OverrideKind.ALL_WEAK:
+            return routing.forced(ladder, on[0], Reason.OVERRIDE_WEAK)
+        if now < each.expires_at and each.kind is OverrideKind.ALL_STRONG:
+            return routing.forced(ladder, on[-1], Reason.OVERRIDE_STRONG)
+    return None

@@ -23,7 +23,7 @@ from dispatcher_service.ledger.contract import Document
 from dispatcher_service.pacing_state import Integrator, Lease, Pace
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference
 from dispatcher_service.pricing import NanoUsd
-from dispatcher_service.routing import Decision
+from dispatcher_service.routing import Candidates, Decision
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -96,23 +96,21 @@ class LedgerPacer:
         return pacing.effective_alpha(tenant.lease, tenant.policy, reference, now=self._wall_clock())
 
     async def decide(
-        self, policy: TenantPolicy, reference: Reference, win_probability: float, estimate: Estimate
+        self, policy: TenantPolicy, reference: Reference, candidates: Candidates, estimate: Estimate
     ) -> Decision:
         tenant = await self._ready(policy)
         decision, tenant.lease = pacing.decide(
-            tenant.lease, tenant.policy, reference, win_probability, estimate, now=self._wall_clock()
+            tenant.lease, tenant.policy, reference, candidates, estimate, now=self._wall_clock()
         )
         return decision
 
-    async def forced(self, policy: TenantPolicy, *, strong: bool, estimate: Estimate) -> None:
+    async def forced(self, policy: TenantPolicy, *, rung: int, estimate: Estimate) -> None:
         tenant = await self._ready(policy)
-        tenant.lease = pacing.forced(
-            tenant.lease, tenant.policy, strong=strong, estimate=estimate, now=self._wall_clock()
-        )
+        tenant.lease = pacing.forced(tenant.lease, tenant.policy, rung=rung, estimate=estimate, now=self._wall_clock())
 
-    def rerouted(self, policy: TenantPolicy, *, strong: bool) -> None:
+    def rerouted(self, policy: TenantPolicy, *, by: float) -> None:
         tenant = self._tenant(policy)
-        tenant.lease = pacing.rerouted(tenant.lease, tenant.policy, strong=strong)
+        tenant.lease = pacing.rerouted(tenant.lease, tenant.policy, by=by)
 
     def refused(self, policy: TenantPolicy, *, until: float) -> None:
         tenant = self._tenant(policy)

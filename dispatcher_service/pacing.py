@@ -1,9 +1,13 @@
 """Holding a share of strong calls, or a rate of spending, by moving alpha: threshold integration in percentile space.
 
-Let u = F(win_probability), F an estimate of the tenant's score distribution. A call goes strong iff u >= a, and after
-each free decision a <- a + η(x - ρ), where x is 1 for strong and 0 for weak and ρ is the target share; a starts at
-1 - ρ. The decision itself is `routing.decide` at `alpha = inf{s : F(s) >= a}`: 0 where a <= 0, `NEVER_STRONG` where
-a > 1. So a lies in [-ηρ, 1 + η(1 - ρ)] by itself, whatever F is, and telescoping gives, for any sequence of calls,
+Let u = F(need), where `Candidates.need` is what ranks a request (of two models: the win probability), and F an estimate
+of its distribution for the tenant. A call goes strong iff u >= a, and after each free decision a <- a + η(x - ρ), where
+ρ is the target share and x is 1 for the strong end of the tenant's ladder, 0 for the cheap end, and for a model between
+them (its cost - the cheapest)/(the dearest - the cheapest), as expected for this call; a starts at 1 - ρ. So with two
+models ρ is the share of strong calls, and with more it is a share of cost: how far, on average, calls go from all
+cheapest to all strongest. The decision itself is `routing.decide_among` at `alpha = inf{s : F(s) >= a}`: 0 where
+a <= 0, and so the strong end; `NEVER_STRONG` where a > 1, and so the cheap end. So a lies in [-ηρ, 1 + η(1 - ρ)] by
+itself, whatever F is and whatever lies between the ends, and telescoping gives, for any sequence of calls,
 
     |Σ(x - ρ)| <= (1 + η)/η    over any window of free calls.
 
@@ -13,12 +17,13 @@ With η = 5/W that is ±20 points of share in a window of W calls in the worst c
 otherwise a long run of them would be paid back by an equally long run of calls the other way. What is cut off is
 counted in `Integrator.dropped_strong` and `dropped_weak`, and the bound above holds plus that. Where several targets
 hold together, the highest alpha decides, and for a target that would have decided otherwise the decision
-is forced.
+is forced. So is one among candidates that lack an end of the ladder, since some model did not fit the request.
 
-*Money*: ρ becomes a rate. Per call x is its incremental cost, strong minus weak; between calls the limit allows
-`limit · Δt / window`, optionally shaped by the hour of the day, and the weak cost is taken off that. All is measured in
-`unit`, the running mean of incremental costs. An idle time is not saved up (a does not fall below its range), and where
-even all weak is too much a stays above 1 and `infeasible` says so. This paces; the ledger guarantees.
+*Money*: ρ becomes a rate. Per call x is its incremental cost, the chosen model's minus the cheapest's; between calls
+the limit allows `limit · Δt / window`, optionally shaped by the hour of the day, and the cheapest's cost is taken off
+that. All is measured in `unit`, the running mean of incremental costs of the strong end. An idle time is not saved up
+(a does not fall below its range), and where even all weak is too much a stays above 1 and `infeasible` says so. This
+paces; the ledger guarantees.
 
 *Replicas*: each decides on a `Lease`, a copy of the shared `Pace`, for at most `lease_calls` decisions, and then adds
 what it did with `merge`. Of R replicas each can be wrong by one lease L at each end of the range:
@@ -33,7 +38,7 @@ from dispatcher_service.distribution import Distribution
 from dispatcher_service.pacing_state import Integrator, Lease, Pace, later_credit
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget, Target
 from dispatcher_service.pricing import NanoUsd
-from dispatcher_service.routing import NEVER_STRONG, Decision
+from dispatcher_service.routing import NEVER_STRONG, Candidates, Decision
 
 _UNIT_MEMORY = 200.0  # calls
 _MERGE_MEMORY = 20.0  # merges
@@ -54,30 +59,38 @@ def effective_alpha(lease: Lease, policy: PacingPolicy, reference: Reference, *,
 
 
 def decide(
-    lease: Lease, policy: PacingPolicy, reference: Reference, win_probability: float, estimate: Estimate, *, now: float
+    lease: Lease, policy: PacingPolicy, reference: Reference, candidates: Candidates, estimate: Estimate, *, now: float
 ) -> tuple[Decision, Lease]:
-    """A free decision, and the lease after it. Arguments as for `effective_alpha`."""
+    """A free decision, and the lease after it.
+
+    Args:
+        candidates: the models that may answer; `Candidates.pair` for two.
+        estimate: of all models of the ladder that the candidates' rungs are of.
+        lease, policy, reference, now: as for `effective_alpha`.
+    """
     pace = _with_version(lease.pace, policy, reference)
     distribution = pace.distributions[reference.version]
     credited = _credited(pace, policy, now)
-    decision = routing.decide(win_probability, alpha=_alpha(credited, policy, distribution))
-    strong = decision.tier is routing.Tier.STRONG
+    alpha = _alpha(credited, policy, distribution)
+    decision = routing.decide_among(candidates, alpha=alpha)
     moved = {}
     for target in policy.targets:
         integrator = credited[target.key]
-        own = win_probability >= _target_alpha(integrator, target, distribution)
-        moved[target.key] = _called(integrator, target, policy.gain, strong, estimate, free=own == strong)
+        own = _target_alpha(integrator, target, distribution)
+        alike = own == alpha or candidates.rungs[routing.place_of(candidates, alpha=own)] == decision.rung
+        free = alike and candidates.reach_both_ends
+        moved[target.key] = _called(integrator, target, policy.gain, decision.rung, estimate, free=free)
     scores = dict(lease.scores)
-    scores[reference.version] = (*scores.get(reference.version, ()), win_probability)
+    scores[reference.version] = (*scores.get(reference.version, ()), candidates.need)
     pace = replace(pace, integrators={**pace.integrators, **moved})
     return decision, Lease(pace=pace, scores=scores, calls=lease.calls + 1)
 
 
-def forced(lease: Lease, policy: PacingPolicy, *, strong: bool, estimate: Estimate, now: float) -> Lease:
-    """The lease after a decision that something else made."""
+def forced(lease: Lease, policy: PacingPolicy, *, rung: int, estimate: Estimate, now: float) -> Lease:
+    """The lease after a decision that something else made: for this rung of the ladder."""
     credited = _credited(lease.pace, policy, now)
     moved = {
-        target.key: _called(credited[target.key], target, policy.gain, strong, estimate, free=False)
+        target.key: _called(credited[target.key], target, policy.gain, rung, estimate, free=False)
         for target in policy.targets
     }
     pace = replace(lease.pace, integrators={**lease.pace.integrators, **moved})
@@ -95,12 +108,12 @@ def settled(lease: Lease, policy: PacingPolicy, *, estimated: NanoUsd, actual: N
     return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
 
 
-def rerouted(lease: Lease, policy: PacingPolicy, *, strong: bool) -> Lease:
-    """The lease after a call went to the other tier than was decided, `strong` or not: no money, or a fallback.
+def rerouted(lease: Lease, policy: PacingPolicy, *, by: float) -> Lease:
+    """The lease after a call went to another model than was decided, `by` so much of x: no money, or a fallback.
 
     Saturates like a forced decision. Of money `settled` tells.
     """
-    step = policy.gain if strong else -policy.gain
+    step = policy.gain * by
     moved = {
         target.key: _step(lease.pace.integrators[target.key], step, policy.gain, *_range(target, policy.gain))
         for target in policy.targets
@@ -202,23 +215,24 @@ def _measured(pace: Pace, target: Target, now: float) -> Integrator:
 
 
 def _called(
-    integrator: Integrator, target: Target, gain: float, strong: bool, estimate: Estimate, *, free: bool
+    integrator: Integrator, target: Target, gain: float, rung: int, estimate: Estimate, *, free: bool
 ) -> Integrator:
     """The integrator after one call."""
     low, high = _range(target, gain)
     if isinstance(target, ShareTarget):
-        step = gain * (strong - target.share)
+        step = gain * (estimate.fraction(rung) - target.share)
         if free:
             return replace(integrator, level=integrator.level + step, moved=integrator.moved + step)
         return _step(integrator, step, gain, low, high)
-    incremental = max(estimate.strong - estimate.weak, 1)
+    incremental = estimate.incremental
     unit = integrator.unit + (incremental - integrator.unit) / _UNIT_MEMORY if integrator.unit > 0 else incremental
     weak = estimate.weak / unit
     stepped = _step(replace(integrator, unit=unit, weak=integrator.weak + weak), gain * weak, gain, low, high)
-    if not strong:
+    above = estimate.above(rung)
+    if not above:
         return stepped
     # A free strong call may be far dearer than `unit` and overshoot the range: it alone can, since all weak follows.
-    return _step(stepped, gain * incremental / unit, gain, low, float("inf") if free else high)
+    return _step(stepped, gain * above / unit, gain, low, float("inf") if free else high)
 
 
 def _step(integrator: Integrator, step: float, gain: float, low: float, high: float) -> Integrator:

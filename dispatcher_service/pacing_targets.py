@@ -17,7 +17,7 @@ reservation needs room for its worst case."""
 
 @dataclass(frozen=True, slots=True)
 class ShareTarget:
-    """This share of the calls goes strong, in [0, 1]."""
+    """This share of the calls goes strong, in [0, 1]; of more than two models, this is the mean of x."""
 
     share: float
 
@@ -100,10 +100,34 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a call is expected to cost in each tier."""
+    """What a call is expected to cost at each model of its tenant's ladder, cheapest rung first; at least two."""
 
-    weak: NanoUsd
-    strong: NanoUsd
+    costs: tuple[NanoUsd, ...]
+
+    @property
+    def weak(self) -> NanoUsd:
+        """At the cheap end."""
+        return self.costs[0]
+
+    @property
+    def strong(self) -> NanoUsd:
+        """At the strong end."""
+        return self.costs[-1]
+
+    @property
+    def incremental(self) -> NanoUsd:
+        """What the strong end costs more than the cheap one; at least 1, also where answers make it cheaper."""
+        return max(self.costs[-1] - self.costs[0], 1)
+
+    def above(self, rung: int) -> NanoUsd:
+        """What a rung costs more than the cheap end: 0 there, `incremental` at the strong end, else within these."""
+        if rung == len(self.costs) - 1:
+            return self.incremental
+        return min(max(self.costs[rung] - self.costs[0], 0), self.incremental)
+
+    def fraction(self, rung: int) -> float:
+        """x: `above` in parts of the whole way. 0 at the cheap end, 1 at the strong one."""
+        return self.above(rung) / self.incremental
 
 
 def pacing_policy(

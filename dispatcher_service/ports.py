@@ -11,16 +11,19 @@ from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.pricing import NanoUsd
-from dispatcher_service.routing import Decision, ModelPair
+from dispatcher_service.routing import Candidates, Decision, ModelPair
 
 
 class Scorer(Protocol):
     """Predicts win probabilities."""
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
-        """Answer within `timeout` seconds, or `None` for whatever reason there is no prediction."""
+        """Answer within `timeout` seconds, or `None` for whatever reason there is no prediction.
+
+        `every_model` asks for `Prediction.beaten` too.
+        """
 
 
 class Upstream(Protocol):
@@ -40,15 +43,15 @@ class Pacer(Protocol):
         """The alpha that `decide` would use now. Moves nothing."""
 
     async def decide(
-        self, policy: TenantPolicy, reference: Reference, win_probability: float, estimate: Estimate
+        self, policy: TenantPolicy, reference: Reference, candidates: Candidates, estimate: Estimate
     ) -> Decision:
         """A free decision."""
 
-    async def forced(self, policy: TenantPolicy, *, strong: bool, estimate: Estimate) -> None:
-        """Something else decided."""
+    async def forced(self, policy: TenantPolicy, *, rung: int, estimate: Estimate) -> None:
+        """Something else decided, for this rung of the tenant's ladder."""
 
-    def rerouted(self, policy: TenantPolicy, *, strong: bool) -> None:
-        """The request goes to the other tier than was decided."""
+    def rerouted(self, policy: TenantPolicy, *, by: float) -> None:
+        """The request goes to another model than was decided, by so much of x (see `Estimate.fraction`)."""
 
     def refused(self, policy: TenantPolicy, *, until: float) -> None:
         """A limit has no room until its window ends, in seconds since the epoch."""

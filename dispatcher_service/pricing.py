@@ -93,6 +93,11 @@ def cost(price: Price, usage: Usage) -> NanoUsd:
     return -(-total // _TOKENS_PER_PRICE)
 
 
+def plain_cost(price: Price, input_tokens: int, output_tokens: int) -> NanoUsd:
+    """The cost of a call without cached or reasoning tokens, rounded up alike."""
+    return -(-(input_tokens * price.input + output_tokens * price.output) // _TOKENS_PER_PRICE)
+
+
 def estimate_usage(*, prompt_bytes: int, answer_bytes: int) -> Usage:
     """Token counts for a call whose upstream reported none: one token per 4 UTF-8 bytes of text, rounded up.
 

@@ -13,8 +13,8 @@ from dispatcher_service.catalogue import Catalogue, Deployment, Model, OnDisconn
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError, UpstreamError
 from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, Record
+from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.pricing import NanoUsd, Price, Usage
-from dispatcher_service.routing import Tier
 
 
 class Call:
@@ -88,10 +88,19 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Paced:
-    """A decision as pacing counted it."""
+    """A decision as pacing counted it: which rung, and what each was expected to cost."""
 
-    tier: Tier
-    expected: NanoUsd
+    rung: int
+    estimate: Estimate
+
+    @property
+    def expected(self) -> NanoUsd:
+        """What the decision was expected to cost."""
+        return self.estimate.costs[self.rung]
+
+    def moved_to(self, rung: int) -> float:
+        """By how much of x another rung differs."""
+        return self.estimate.fraction(rung) - self.estimate.fraction(self.rung)
 
 
 class Asked:
@@ -247,13 +256,15 @@ class Progress:
             return None
         usage = used[-1].usage
         assert usage is not None
-        decision, pair, now = choice.decision, choice.pair, self.received_at
+        rung, ladder, now = choice.decision.rung, choice.ladder, self.received_at
         models = self.catalogue.models
+        costs = tuple([pricing.cost(models[name].price_at(now), usage) for name in ladder.models])
         return Bill(
             usage=usage,
             cost=sum(call.cost for call in used),
-            other_tier_cost=pricing.cost(models[pair.of(decision.tier.other)].price_at(now), usage),
-            all_strong_cost=pricing.cost(models[pair.strong].price_at(now), usage),
+            other_tier_cost=costs[ladder.other(rung)],
+            all_strong_cost=costs[-1],
+            ladder_costs=costs,
             attempts=sum(call.contacted_at is not None for call in self.calls),
         )
 

@@ -6,13 +6,19 @@ from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Delta, FinishReason, Idempotency, Logprobs, Origin, TokenLogprob
 from dispatcher_service.outcome import Attempted, Bill, Choice, status_of
 from dispatcher_service.pricing import Usage, UsageSource
-from dispatcher_service.routing import AlphaSource, Reason, Tier
+from dispatcher_service.routing import AlphaSource, LeftOut, Reason, Tier
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
-TIERS = {Tier.WEAK: decision_pb2.TIER_WEAK, Tier.STRONG: decision_pb2.TIER_STRONG}
+TIERS = {
+    Tier.WEAK: decision_pb2.TIER_WEAK,
+    Tier.MIDDLE: decision_pb2.TIER_MIDDLE,
+    Tier.STRONG: decision_pb2.TIER_STRONG,
+}
 _REASONS = {
     Reason.AT_OR_ABOVE_ALPHA: decision_pb2.REASON_AT_OR_ABOVE_ALPHA,
     Reason.BELOW_ALPHA: decision_pb2.REASON_BELOW_ALPHA,
+    Reason.BEST_UTILITY: decision_pb2.REASON_BEST_UTILITY,
+    Reason.ONLY_FIT: decision_pb2.REASON_ONLY_FIT,
     Reason.SCORER_UNAVAILABLE: decision_pb2.REASON_SCORER_UNAVAILABLE,
     Reason.BUDGET_DEGRADED: decision_pb2.REASON_BUDGET_DEGRADED,
     Reason.LEDGER_UNAVAILABLE: decision_pb2.REASON_LEDGER_UNAVAILABLE,
@@ -21,6 +27,16 @@ _REASONS = {
     Reason.TOOL_LOOP: decision_pb2.REASON_TOOL_LOOP,
     Reason.OVERRIDE_WEAK: decision_pb2.REASON_OVERRIDE_WEAK,
     Reason.OVERRIDE_STRONG: decision_pb2.REASON_OVERRIDE_STRONG,
+}
+_LEFT_OUT = {
+    None: decision_pb2.LEFT_OUT_UNSPECIFIED,
+    LeftOut.MODALITY: decision_pb2.LEFT_OUT_MODALITY,
+    LeftOut.CONTEXT_WINDOW: decision_pb2.LEFT_OUT_CONTEXT_WINDOW,
+    LeftOut.TOOLS: decision_pb2.LEFT_OUT_TOOLS,
+    LeftOut.TURNED_OFF: decision_pb2.LEFT_OUT_TURNED_OFF,
+    LeftOut.STICKY_CONVERSATION: decision_pb2.LEFT_OUT_STICKY_CONVERSATION,
+    LeftOut.NOT_SCORED: decision_pb2.LEFT_OUT_NOT_SCORED,
+    LeftOut.DEARER_THAN_STRONGEST: decision_pb2.LEFT_OUT_DEARER_THAN_STRONGEST,
 }
 _ALPHA_SOURCES = {
     None: decision_pb2.ALPHA_SOURCE_UNSPECIFIED,
@@ -74,6 +90,8 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         price_version=choice.price_version,
         instead_of=choice.instead_of,
     )
+    if choice.lists_candidates:
+        message.candidates.extend(_candidates(choice))
     if prediction is not None:
         message.scorer = prediction.scorer
         message.scorer_version = prediction.scorer_version
@@ -84,6 +102,19 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         message.cost_source = _COST_SOURCES[bill.usage.source]
         message.attempts = bill.attempts
     return message
+
+
+def _candidates(choice: Choice) -> list[decision_pb2.Candidate]:
+    compared = choice.candidates
+    beaten = {} if compared is None else dict(zip(compared.rungs, compared.beaten, strict=True))
+    return [
+        decision_pb2.Candidate(
+            model=model,
+            beaten_by_strongest=beaten.get(rung),
+            left_out=_LEFT_OUT[choice.left_out.get(rung)],
+        )
+        for rung, model in enumerate(choice.ladder.models)
+    ]
 
 
 def usage(tokens: Usage) -> chat_pb2.Usage:

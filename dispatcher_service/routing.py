@@ -1,4 +1,18 @@
-"""The decision rule. There is one: `decide`. Serving, evaluation and simulation all call it."""
+"""The decision rule. There is one, `decide_among`, which serving, evaluation and simulation call; a pair is two models.
+
+A tenant's models stand on a *ladder*, cheapest first, and the last is its strongest. Of each candidate the rule knows
+P(the strongest model's answer is better), ties counting one half, and x, the part of the way from the cheapest cost to
+the dearest. Two objectives:
+
+- *threshold* (RouteLLM, section 3.1, for any number of models): the cheapest model that the strongest beats with a
+  probability below alpha; where there is none, the last.
+- *utility*: the best of quality - λ·x. Quality is P(the model's answer is better than the strongest one's), which is
+  1 - P(the strongest's is better), and λ follows from alpha (see `exchange_rate`).
+
+Under a threshold a higher alpha never takes a higher rung, under utility never a greater x; alpha 0 takes the last
+candidate and `NEVER_STRONG` the first. A tie goes to the dearer model. With two models both are
+`win_probability >= alpha` (utility for an alpha within [¼, ¾]).
+"""
 
 import enum
 import math
@@ -8,24 +22,29 @@ from dataclasses import dataclass
 NEVER_STRONG = math.nextafter(1.0, 2.0)
 """An alpha that no win probability reaches."""
 
+EVEN = 0.5
+"""P(a model beats itself), a tie counting one half."""
+
+_STRAIGHT = 0.25
+"""Within this of alpha ½, λ is alpha - ½."""
+_LARGEST_RATE = 1e6
+
 
 class Tier(enum.Enum):
-    """The two sides of a decision."""
+    """Where a model stands on its tenant's ladder: at the cheap end, at the strong end, or between."""
 
     WEAK = "weak"
+    MIDDLE = "middle"
     STRONG = "strong"
-
-    @property
-    def other(self) -> "Tier":
-        """The side that was not chosen."""
-        return Tier.WEAK if self is Tier.STRONG else Tier.STRONG
 
 
 class Reason(enum.Enum):
-    """Why a tier was chosen. Closed: the values are metric labels."""
+    """Why a model was chosen. Closed: the values are metric labels."""
 
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
     BELOW_ALPHA = "below_alpha"
+    BEST_UTILITY = "best_utility"
+    ONLY_FIT = "only_fit"
     SCORER_UNAVAILABLE = "scorer_unavailable"
     BUDGET_DEGRADED = "budget_degraded"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
@@ -45,26 +64,150 @@ class AlphaSource(enum.Enum):
     PACED = "paced"
 
 
+class Objective(enum.Enum):
+    """What a decision makes best. See the top of the file."""
+
+    THRESHOLD = "threshold"
+    UTILITY = "utility"
+
+
+class LeftOut(enum.Enum):
+    """Why a model of the ladder took no part in a decision. Closed."""
+
+    MODALITY = "modality"
+    """It has no bound for a kind of part that the request holds."""
+    CONTEXT_WINDOW = "context_window"
+    """The request and its answer are estimated longer than the model reads."""
+    TOOLS = "tools"
+    """The request has tools, and the model calls none."""
+    TURNED_OFF = "turned_off"
+    """Operators have turned it off."""
+    STICKY_CONVERSATION = "sticky_conversation"
+    """It is weaker than what the conversation has had, by the tenant's `sticky`."""
+    NOT_SCORED = "not_scored"
+    """The scorer does not compare it with the others."""
+    DEARER_THAN_STRONGEST = "dearer_than_strongest"
+    """It costs more than the model that the scorer knows as the strongest."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelPair:
-    """The models of the two tiers, by their names in the catalogue."""
+    """Two models that a scorer compares, by the names that it knows them by."""
 
     strong: str
     weak: str
 
-    def of(self, tier: Tier) -> str:
-        """The model of a tier."""
-        return self.strong if tier is Tier.STRONG else self.weak
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """A tenant's models by their names in the catalogue, cheapest first, at least two; the last is the strongest.
+
+    A *rung* is a model's index in it.
+
+    Attributes:
+        models: see above.
+        known_as: the names by which scorers know them; empty where those are the same.
+    """
+
+    models: tuple[str, ...]
+    known_as: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> int:
+        """The last rung."""
+        return len(self.models) - 1
+
+    @property
+    def weak(self) -> str:
+        """The model at the cheap end."""
+        return self.models[0]
+
+    @property
+    def strong(self) -> str:
+        """The model at the strong end."""
+        return self.models[-1]
+
+    @property
+    def ends(self) -> ModelPair:
+        """The two ends, as scorers know them."""
+        names = self.scorer_names
+        return ModelPair(strong=names[-1], weak=names[0])
+
+    @property
+    def scorer_names(self) -> tuple[str, ...]:
+        """The names by which scorers know its models."""
+        return self.known_as or self.models
+
+    def rung(self, model: str) -> int | None:
+        """Where a model stands; `None` if it is none of them."""
+        return self.models.index(model) if model in self.models else None
+
+    def tier(self, rung: int) -> Tier:
+        """The tier of a rung."""
+        return _tier(rung, self.top)
+
+    def other(self, rung: int) -> int:
+        """The rung that a cost is compared with: the strong end, or the cheap one for the strong end itself."""
+        return 0 if rung == self.top else self.top
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The models that a decision is made among, and by what rule.
+
+    Attributes:
+        rungs: where they stand on the ladder, ascending, at least one.
+        beaten: for each, P(the strongest model's answer is better), in [0, 1]; `EVEN` for the strongest itself.
+        fractions: for each, x in [0, 1]. Only for `Objective.UTILITY`; empty else.
+        top: the ladder's last rung, whether or not it is among them.
+        objective: see there.
+    """
+
+    rungs: tuple[int, ...]
+    beaten: tuple[float, ...]
+    fractions: tuple[float, ...] = ()
+    top: int = 1
+    objective: Objective = Objective.THRESHOLD
+
+    @classmethod
+    def pair(cls, win_probability: float, objective: Objective = Objective.THRESHOLD) -> "Candidates":
+        """Two models, of which the strong one beats the weak one with this probability."""
+        return cls(rungs=(0, 1), beaten=(win_probability, EVEN), fractions=(0.0, 1.0), objective=objective)
+
+    @property
+    def reach_both_ends(self) -> bool:
+        """Whether the ladder's cheap end and its strong end are among them."""
+        return self.rungs[0] == 0 and self.rungs[-1] == self.top
+
+    @property
+    def need(self) -> float:
+        """The highest alpha at which the first candidate is not taken, in [0, 1]: what pacing ranks requests by.
+
+        With two models under a threshold, it is the win probability.
+        """
+        if self.objective is Objective.THRESHOLD or len(self.rungs) == 1:
+            return self.beaten[0]
+        rate = max(
+            (
+                (self.beaten[0] - beaten) / (fraction - self.fractions[0])
+                if fraction > self.fractions[0]
+                else math.copysign(_LARGEST_RATE, self.beaten[0] - beaten)
+            )
+            for beaten, fraction in zip(self.beaten[1:], self.fractions[1:], strict=True)
+        )
+        return _alpha_of_rate(rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Which tier, and why.
+    """Which model, by its rung on the tenant's ladder, and why.
 
     `alpha` and `win_probability` are `None` when they took no part. Where something else then had the last word (no
-    money, say), they are still what was compared.
+    money, say), they are still what was compared. `win_probability` is P(the strongest model's answer is better than
+    the cheapest candidate's).
     """
 
+    rung: int
     tier: Tier
     reason: Reason
     alpha: float | None
@@ -72,24 +215,95 @@ class Decision:
 
 
 def decide(win_probability: float, *, alpha: float) -> Decision:
-    """Strong iff `win_probability >= alpha` (RouteLLM, section 3.1); a tie goes strong.
+    """`decide_among` two models: strong iff `win_probability >= alpha`; a tie goes strong.
 
     Args:
         win_probability: P(strong beats weak), in [0, 1].
         alpha: cost threshold, in [0, 1], or `NEVER_STRONG`. Higher is cheaper.
     """
-    strong = win_probability >= alpha
+    return decide_among(Candidates((0, 1), (win_probability, EVEN)), alpha=alpha)
+
+
+def decide_among(candidates: Candidates, *, alpha: float) -> Decision:
+    """The decision among any number of models. See the top of the file.
+
+    Args:
+        candidates: at least one.
+        alpha: cost threshold, in [0, 1], or `NEVER_STRONG`. Higher is cheaper.
+    """
+    place = place_of(candidates, alpha=alpha)
+    if candidates.objective is Objective.UTILITY:
+        reason = Reason.BEST_UTILITY
+    elif place < len(candidates.rungs) - 1:
+        reason = Reason.BELOW_ALPHA
+    else:
+        reason = Reason.AT_OR_ABOVE_ALPHA  # All cheaper ones are.
+    rung = candidates.rungs[place]
     return Decision(
-        tier=Tier.STRONG if strong else Tier.WEAK,
-        reason=Reason.AT_OR_ABOVE_ALPHA if strong else Reason.BELOW_ALPHA,
+        rung=rung,
+        tier=_tier(rung, candidates.top),
+        reason=reason,
         alpha=alpha,
-        win_probability=win_probability,
+        win_probability=candidates.beaten[0],
     )
 
 
-def forced(tier: Tier, reason: Reason) -> Decision:
+def place_of(candidates: Candidates, *, alpha: float) -> int:
+    """The index in `candidates` of the one that `decide_among` takes."""
+    beaten = candidates.beaten
+    last = len(beaten) - 1
+    if candidates.objective is Objective.THRESHOLD:
+        for place in range(last):
+            if beaten[place] < alpha:
+                return place
+        return last
+    if alpha <= 0.0:
+        return last
+    if alpha > 1.0:
+        return 0
+    rate = exchange_rate(alpha)
+    best, least = 0, math.inf
+    for place, fraction in enumerate(candidates.fractions):
+        loss = beaten[place] + rate * fraction
+        if loss <= least:
+            best, least = place, loss
+    return best
+
+
+def forced(ladder: Ladder, rung: int, reason: Reason) -> Decision:
     """A decision that no threshold took part in."""
-    return Decision(tier=tier, reason=reason, alpha=None, win_probability=None)
+    return Decision(rung=rung, tier=ladder.tier(rung), reason=reason, alpha=None, win_probability=None)
+
+
+def exchange_rate(alpha: float) -> float:
+    """λ: the win probability that the whole way from the cheapest cost to the dearest must bring.
+
+    Strictly increasing and finite, odd around alpha ½. Within ¼ of that it is alpha - ½: there two models decide as by
+    a threshold. Beyond, `±(¼ + (d - ¼) / (4·(½ - d)))` for the distance d, without a kink, up to some 10⁶: a model
+    that costs a thousandth of the way more may have to earn it.
+
+    Args:
+        alpha: in [0, 1].
+    """
+    distance = alpha - EVEN
+    if abs(distance) <= _STRAIGHT:
+        return distance
+    beyond = (abs(distance) - _STRAIGHT) / max(4.0 * (EVEN - abs(distance)), _STRAIGHT / _LARGEST_RATE)
+    return math.copysign(_STRAIGHT + beyond, distance)
+
+
+def _alpha_of_rate(rate: float) -> float:
+    """The inverse of `exchange_rate`, for any rate."""
+    size = min(abs(rate), _LARGEST_RATE)
+    beyond = 4.0 * (size - _STRAIGHT)
+    distance = size if beyond <= 0 else (beyond * EVEN + _STRAIGHT) / (1.0 + beyond)
+    return EVEN + math.copysign(distance, rate)
+
+
+def _tier(rung: int, top: int) -> Tier:
+    if rung == top:
+        return Tier.STRONG
+    return Tier.WEAK if rung == 0 else Tier.MIDDLE
 
 
 def alpha_for_share(quantiles: Sequence[float], strong_call_share: float) -> float:

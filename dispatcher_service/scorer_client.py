@@ -78,11 +78,17 @@ class GrpcScorer:
         self._closing: set[asyncio.Task[None]] = set()
         self._open()
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         """See `scorers.Predictor.predict`."""
         self._look_at_certificates()
         request = scorer_pb2.ScoreRequest(
-            conversation=_conversation(chat), scorer=scorer, strong_model=pair.strong, weak_model=pair.weak
+            conversation=_conversation(chat),
+            scorer=scorer,
+            strong_model=pair.strong,
+            weak_model=pair.weak,
+            include_model_win_probabilities=every_model,
         )
         deadline = time.monotonic() + timeout
         try:
@@ -92,12 +98,17 @@ class GrpcScorer:
             raise NoPrediction(error.code().name, error.details() or "") from error
         if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
             raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
+        # Of each model it is told how often it beats the first one: half a tie each, so that the two sum to 1.
+        beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
+        if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
+            raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
         return Prediction(
             win_probability=response.win_probability,
             scorer=response.scorer,
             scorer_version=response.scorer_version,
             pair_mismatch=response.pair_mismatch,
             quantiles=quantiles,
+            beaten=beaten,
         )
 
     async def close(self) -> None:

@@ -46,7 +46,9 @@ class NoPrediction(Exception):
 class Predictor(Protocol):
     """One scorer, remote or in this process."""
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         """Answer within `timeout` seconds.
 
         Raises:
@@ -95,7 +97,7 @@ class Scorers:
         }
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
         """See `ports.Scorer.score`."""
         asked = self._for_tenant(tenant_id)
@@ -105,7 +107,9 @@ class Scorers:
         started = self._clock()
         result = "CANCELLED"
         try:
-            prediction = await asked.predictor.predict(chat, pair=pair, scorer=scorer, timeout=timeout)
+            prediction = await asked.predictor.predict(
+                chat, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
+            )
         except NoPrediction as error:
             result = error.result
             self._warn(asked, error)

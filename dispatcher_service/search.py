@@ -1,14 +1,14 @@
 """Which call of a request comes next: what `failover` says, of the route that the choice and the money leave."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from dispatcher_service import failover, overrides
+from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import Deployment, OnDisconnect
 from dispatcher_service.errors import PointsmanError, UpstreamError, UpstreamTimeout
 from dispatcher_service.failover import Failure, Route, Step
 from dispatcher_service.progress import Asked, Progress
-from dispatcher_service.routing import Reason, Tier
+from dispatcher_service.routing import Reason
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -27,19 +27,20 @@ class Search:
         self._choice = asked.choice
         self._route = self._plan()
 
-    def unaffordable(self, step: Step, weak: Reason | None, error: PointsmanError) -> None:
-        """There is no money for a step, or nobody knows. `weak` is why weak models are to go on alone, if they are.
+    def unaffordable(self, step: Step, cheapest: Reason | None, error: PointsmanError) -> None:
+        """There is no money for a step, or nobody knows. `cheapest` is why the cheapest model that can take the request
+        is to go on alone with its fallbacks, if it is.
 
         Raises:
             PointsmanError: that error, unless there is another way: a stand-in for a model that failed is passed over,
                 and if nothing else answers, the caller is told of that failure.
         """
-        if weak is not None:
+        if cheapest is not None:
             # What failed before counts on, and the decision keeps what it was made from.
-            if self._choice.decision.tier is Tier.STRONG:
-                decision = replace(self._choice.decision, tier=Tier.WEAK, reason=weak)
-                self._choice = replace(self._choice, decision=decision)
-            self._route = tuple(leg for leg in self._plan() if leg.tier is Tier.WEAK)
+            rung = self._choice.fitting[0]
+            if self._choice.decision.rung != rung:
+                self._choice = self._choice.on_rung(rung, cheapest)
+            self._route = tuple(leg for leg in self._plan() if leg.rung == rung)
         elif self._failures and step.leg.model != self._choice.model:
             self._route = tuple(leg for leg in self._route if leg is not step.leg)
         else:
@@ -49,13 +50,14 @@ class Search:
         progress = self._progress
         chat, catalogue = progress.request.chat, progress.catalogue
         return failover.route(
-            tier=self._choice.decision.tier,
-            pair=self._choice.pair,
+            rung=self._choice.decision.rung,
+            ladder=self._choice.ladder,
+            fitting=self._choice.fitting,
             models=catalogue.models,
             deployments=catalogue.deployments,
             fallback_to_other_tier=progress.policy.fallback_to_other_tier,
             in_tool_loop=chat.in_tool_loop,
-            kinds=frozenset(kind for _, kind in chat.other_parts()),
+            fits=lambda model: Needs(chat).unfit(model) is None,
             off=overrides.models_off(progress.policy.overrides, now=progress.received_at)
             | progress.policy.closed(catalogue.models),
             draw=self._draw,
@@ -83,7 +85,7 @@ class Search:
         if step.wait > 0:
             await self._sleep(step.wait)
         self._step = step
-        self._asked.choice = self._choice.answered_by(step.leg.tier, step.leg.model)
+        self._asked.choice = self._choice.answered_by(step.leg.rung, step.leg.model)
         return step
 
     def failed(self, error: UpstreamError) -> None:

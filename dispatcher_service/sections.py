@@ -15,6 +15,7 @@ from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSe
 from dispatcher_service.budget import OnExhausted
 from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure, StrategyName
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
+from dispatcher_service.routing import Objective
 from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
@@ -75,6 +76,9 @@ class ModelSection(Section):
     part_tokens: PartTokensSection = PartTokensSection()
     max_output_tokens: _Tokens | None = None
     prompt_overhead_tokens: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    context_window: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    tools: bool = True
+    scorer_name: str = ""
     fallbacks: tuple[Name, ...] = ()
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     drain_timeout: Seconds = 30.0
@@ -91,9 +95,11 @@ class ShadowSection(Section):
 class TenantSection(Section):
     """One of `[tenants]`."""
 
-    strong_model: Name
-    weak_model: Name
+    strong_model: Name | None = None
+    weak_model: Name | None = None
+    models: Annotated[tuple[Name, ...], Field(min_length=2, max_length=64)] | None = None
     strategy: StrategyName = StrategyName.ROUTE
+    objective: Objective = Objective.THRESHOLD
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None
     on_scorer_failure: OnScorerFailure = OnScorerFailure.WEAK

@@ -18,6 +18,15 @@ class Settings:
     metrics_listen: str = setting(
         "127.0.0.1:9102", meaning="Where Prometheus metrics are served, at /metrics.", unit="host:port"
     )
+    workers: int = setting(
+        1,
+        meaning="Dispatcher processes behind the one gRPC port and the one metrics port. A connection stays with one "
+        "of them. Each has its own limits on concurrency, breakers and event loop; all share the ledger, which cannot "
+        "be `memory:`.",
+        unit="processes",
+        minimum=1,
+        maximum=64,
+    )
     config: str = setting(
         "",
         meaning="TOML file with the scorer, models, deployments and tenants. Unset: the shipped one, which serves "

@@ -84,13 +84,7 @@ def inconsistencies(file: FileSection) -> list[str]:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     for tenant_id, tenant in file.tenants.items():
-        for key, model in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
-            if model not in models:
-                problems.append(f"tenants.{tenant_id}.{key}: {_unknown('model', model, models)}")
-            elif model not in served:
-                problems.append(f"tenants.{tenant_id}.{key}: no deployment serves {model!r}: add one")
-        if tenant.strong_model == tenant.weak_model:
-            problems.append(f"tenants.{tenant_id}.weak_model: same as strong_model: name two models")
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _model_problems(tenant, models, served)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _allowed_problems(tenant, models)]
         problems += [
             f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
@@ -105,13 +99,39 @@ def inconsistencies(file: FileSection) -> list[str]:
     return problems
 
 
+def _named(tenant: TenantSection) -> list[tuple[str, str]]:
+    """The models of a tenant's ladder, each with the key that names it."""
+    pair = (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model))
+    return [(key, name) for key, name in pair if name is not None] + [("models", name) for name in tenant.models or ()]
+
+
+def _model_problems(tenant: TenantSection, models: list[str], served: set[str]) -> Iterator[str]:
+    for key, model in _named(tenant):
+        if model not in models:
+            yield f".{key}: {_unknown('model', model, models)}"
+        elif model not in served:
+            yield f".{key}: no deployment serves {model!r}: add one"
+    pair = (tenant.strong_model, tenant.weak_model)
+    if tenant.models is not None:
+        if pair != (None, None):
+            yield ".models: stands in place of strong_model and weak_model: remove these two, or models"
+        for name in _repeated(list(tenant.models)):
+            yield f".models: {name!r} stands twice: remove one"
+        return
+    for key, named in zip(("strong_model", "weak_model"), pair, strict=True):
+        if named is None:
+            yield f".{key}: missing: add it, or list models"
+    if pair[0] is not None and pair[0] == pair[1]:
+        yield ".weak_model: same as strong_model: name two models"
+
+
 def _allowed_problems(tenant: TenantSection, models: list[str]) -> Iterator[str]:
     if tenant.allowed_models is None:
         return
     for name in tenant.allowed_models:
         if name not in models:
             yield f".allowed_models: {_unknown('model', name, models)}"
-    for key, name in (("strong_model", tenant.strong_model), ("weak_model", tenant.weak_model)):
+    for key, name in _named(tenant):
         if name not in tenant.allowed_models:
             yield f".{key}: {name!r} is not among allowed_models: add it there, or name another"
 
@@ -131,7 +151,7 @@ def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterat
         yield ".overdraft_usd: only for on_exhausted = 'borrow': remove it"
     if not freezing.limits(tenant):
         return
-    called = {tenant.strong_model, tenant.weak_model}
+    called = {name for _, name in _named(tenant)}
     called |= {name for model in models if model.name in called for name in model.fallbacks}
     for model in models:
         if model.name in called and model.max_output_tokens is None:

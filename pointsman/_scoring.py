@@ -7,7 +7,7 @@ from pointsman import _translation as translation
 from pointsman._calls import call_errors
 from pointsman.runtime.channels import ClientTls, open_channel
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
-from pointsman.values import Messages, Score, ScorerInfo
+from pointsman.values import AnswerRanking, AnswerScore, Messages, Score, ScorerInfo
 
 
 class ScorerClient:
@@ -50,6 +50,30 @@ class ScorerClient:
         with call_errors():
             response = await self._stub.BatchScore(request, timeout=self._timeout)
         return [translation.score(each) for each in response.responses]
+
+    async def score_answer(self, conversation: Messages, answer: str, *, scorer: str = "") -> AnswerScore:
+        """How likely an answer to a conversation is acceptable.
+
+        Raises:
+            PointsmanCallError: there is no verdict.
+        """
+        request = scorer_pb2.ScoreAnswerRequest(
+            conversation=translation.scored_conversation(conversation), answer=answer, scorer=scorer
+        )
+        with call_errors():
+            return translation.answer_score(await self._stub.ScoreAnswer(request, timeout=self._timeout))
+
+    async def rank_answers(self, conversation: Messages, answers: Sequence[str], *, scorer: str = "") -> AnswerRanking:
+        """Which of some answers to a conversation is best.
+
+        Raises:
+            PointsmanCallError: there is no ranking.
+        """
+        request = scorer_pb2.RankAnswersRequest(
+            conversation=translation.scored_conversation(conversation), answers=answers, scorer=scorer
+        )
+        with call_errors():
+            return translation.answer_ranking(await self._stub.RankAnswers(request, timeout=self._timeout))
 
     async def list_scorers(self) -> list[ScorerInfo]:
         """Every scorer that is served, the default first.

@@ -9,11 +9,15 @@ from pointsman.scorer.v1 import scorer_pb2
 from pointsman.values import (
     AlphaSource,
     Answer,
+    AnswerRanking,
+    AnswerScore,
+    Candidate,
     Conversation,
     CostSource,
     Decision,
     Explanation,
     FinishReason,
+    LeftOut,
     Message,
     Messages,
     Preference,
@@ -21,6 +25,7 @@ from pointsman.values import (
     Role,
     Score,
     ScorerInfo,
+    ScorerTask,
     Tier,
     Usage,
     UsageSource,
@@ -78,6 +83,17 @@ def decision(message: decision_pb2.Decision) -> Decision:
         price_version=message.price_version,
         attempts=message.attempts,
         instead_of=message.instead_of,
+        candidates=tuple(_candidate(candidate) for candidate in message.candidates),
+    )
+
+
+def _candidate(message: decision_pb2.Candidate) -> Candidate:
+    left_out = _known(LeftOut, decision_pb2.LeftOut, message.left_out, "LEFT_OUT_") if message.left_out else None
+    compared = message.HasField("beaten_by_strongest")
+    return Candidate(
+        model=message.model,
+        beaten_by_strongest=message.beaten_by_strongest if compared else None,
+        left_out=left_out,
     )
 
 
@@ -114,6 +130,16 @@ def finish_reason(value: chat_pb2.FinishReason.ValueType) -> FinishReason:
 
 
 def score_request(conversation: Messages, scorer: str, strong_model: str, weak_model: str) -> scorer_pb2.ScoreRequest:
+    """A request for one prediction."""
+    return scorer_pb2.ScoreRequest(
+        conversation=scored_conversation(conversation),
+        scorer=scorer,
+        strong_model=strong_model,
+        weak_model=weak_model,
+    )
+
+
+def scored_conversation(conversation: Messages) -> scorer_pb2.Conversation:
     """The scorer knows one role for instructions, so that a developer message goes as a system message."""
     turns = [
         scorer_pb2.Turn(
@@ -124,12 +150,7 @@ def score_request(conversation: Messages, scorer: str, strong_model: str, weak_m
         )
         for message in _messages(conversation)
     ]
-    return scorer_pb2.ScoreRequest(
-        conversation=scorer_pb2.Conversation(turns=turns),
-        scorer=scorer,
-        strong_model=strong_model,
-        weak_model=weak_model,
-    )
+    return scorer_pb2.Conversation(turns=turns)
 
 
 def score(response: scorer_pb2.ScoreResponse) -> Score:
@@ -141,6 +162,29 @@ def score(response: scorer_pb2.ScoreResponse) -> Score:
         scorer_version=response.scorer_version,
         truncated=response.truncated,
         pair_mismatch=response.pair_mismatch,
+    )
+
+
+def answer_score(response: scorer_pb2.ScoreAnswerResponse) -> AnswerScore:
+    """One verdict."""
+    return AnswerScore(
+        acceptance_probability=response.acceptance_probability,
+        scorer=response.scorer,
+        scorer_version=response.scorer_version,
+        conversation_truncated=response.conversation_truncated,
+        answer_truncated=response.answer_truncated,
+    )
+
+
+def answer_ranking(response: scorer_pb2.RankAnswersResponse) -> AnswerRanking:
+    """One ranking."""
+    return AnswerRanking(
+        mean_win_probabilities=tuple(answer.mean_win_probability for answer in response.answers),
+        best_index=response.best_index,
+        truncated=tuple(answer.truncated for answer in response.answers),
+        conversation_truncated=response.conversation_truncated,
+        scorer=response.scorer,
+        scorer_version=response.scorer_version,
     )
 
 
@@ -158,6 +202,9 @@ def scorer_info(message: scorer_pb2.Scorer) -> ScorerInfo:
         max_batch_size=message.limits.max_batch_size,
         score_quantiles=tuple(message.score_quantiles),
         is_default=message.is_default,
+        task=_known(ScorerTask, scorer_pb2.ScorerTask, message.task, "SCORER_TASK_"),
+        max_answer_bytes=message.limits.max_answer_bytes,
+        max_answers=message.limits.max_answers,
     )
 
 

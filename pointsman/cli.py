@@ -7,6 +7,7 @@ import sys
 _GROUPS = (
     # module with `add_commands(subparsers)`, and the pip extra that its commands need
     ("apps.demo.cli", "scorer,dispatcher,demo"),
+    ("apps.playground.cli", "scorer,dispatcher,demo,playground"),
     ("training.cli", "evaluate"),
     ("training.simulate_cli", "evaluate"),
     ("dispatcher_service.ledger.cli", "dispatcher,redis"),

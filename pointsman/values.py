@@ -22,15 +22,16 @@ class Role(enum.StrEnum):
 
 
 class Tier(enum.StrEnum):
-    """The side of the model pair that a decision chose."""
+    """Where the chosen model stands among its tenant's models: the cheapest, the strongest, or between."""
 
     UNKNOWN = "unknown"
     WEAK = "weak"
+    MIDDLE = "middle"
     STRONG = "strong"
 
 
 class Reason(enum.StrEnum):
-    """Why a tier was chosen. `UNKNOWN`, here and below, is a value that this version of the client does not know."""
+    """Why a model was chosen. `UNKNOWN`, here and below, is a value that this version of the client does not know."""
 
     UNKNOWN = "unknown"
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
@@ -43,6 +44,30 @@ class Reason(enum.StrEnum):
     TOOL_LOOP = "tool_loop"
     OVERRIDE_WEAK = "override_weak"
     OVERRIDE_STRONG = "override_strong"
+    ONLY_FIT = "only_fit"
+    BEST_UTILITY = "best_utility"
+
+
+class LeftOut(enum.StrEnum):
+    """Why a model took no part in a decision."""
+
+    UNKNOWN = "unknown"
+    MODALITY = "modality"
+    CONTEXT_WINDOW = "context_window"
+    TOOLS = "tools"
+    TURNED_OFF = "turned_off"
+    STICKY_CONVERSATION = "sticky_conversation"
+    NOT_SCORED = "not_scored"
+    DEARER_THAN_STRONGEST = "dearer_than_strongest"
+
+
+class ScorerTask(enum.StrEnum):
+    """What a scorer does: predict which model should answer, score an answer, or rank answers."""
+
+    UNKNOWN = "unknown"
+    PREDICT = "predict"
+    SCORE_ANSWER = "score_answer"
+    RANK_ANSWERS = "rank_answers"
 
 
 class Preference(enum.StrEnum):
@@ -119,6 +144,19 @@ class Sampling(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One of the tenant's models in a decision.
+
+    `beaten_by_strongest` is P(the strongest model's answer is better), `None` for one that was not compared; `left_out`
+    says why it was left out, `None` if it was not.
+    """
+
+    model: str
+    beaten_by_strongest: float | None
+    left_out: LeftOut | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Which model answers, why, and what it costs.
 
@@ -143,10 +181,12 @@ class Decision:
     """Upstream calls that were made; 0 while nothing is known of the cost."""
     instead_of: str = ""
     """The model that was chosen and did not answer, where `reason` is `FALLBACK`."""
+    candidates: tuple[Candidate, ...] = ()
+    """Every model of the tenant, cheapest first, where it has more than two or one was left out."""
 
     @property
     def all_strong_cost_nano_usd(self) -> int:
-        """What the call would have cost if every call went strong; an estimate where this one went weak."""
+        """What the call would have cost if every call went strong; an estimate where this one did not."""
         return self.cost_nano_usd if self.tier is Tier.STRONG else self.other_tier_cost_nano_usd
 
 
@@ -201,6 +241,29 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerScore:
+    """P(the answer is acceptable), and whether all of conversation and answer was read."""
+
+    acceptance_probability: float
+    scorer: str
+    scorer_version: str
+    conversation_truncated: bool
+    answer_truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRanking:
+    """Of each answer, in the order asked, the mean P(it is better than another); `best_index` has the highest."""
+
+    mean_win_probabilities: tuple[float, ...]
+    best_index: int
+    truncated: tuple[bool, ...]
+    conversation_truncated: bool
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerInfo:
     """One scorer that the service serves.
 
@@ -218,3 +281,6 @@ class ScorerInfo:
     max_batch_size: int
     score_quantiles: tuple[float, ...]
     is_default: bool
+    task: ScorerTask
+    max_answer_bytes: int
+    max_answers: int

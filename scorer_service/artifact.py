@@ -3,21 +3,23 @@
 model.onnx       input_ids, attention_mask int64 [batch, tokens] -> win_probability float [batch], calibrated
                  many models: also strong_model, weak_model int64 [batch], indices into the manifest's `models`,
                  and optionally -> model_win_probabilities float [batch, models], each against the strongest
+                 kinds `answer` and `ranker` judge answers and take more, see `judge`
 tokenizer.json   a Hugging Face `tokenizers` file
 golden.jsonl     conversations with the token ids and win probabilities that serving must reproduce
 manifest.json    what the rest means, with their hashes; its own hash is the scorer's version
 """
 
+import enum
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from scorer_service.preprocess import PreprocessSpec, Role, Turn
+from scorer_service.golden import GoldenRow, parse_golden_row
+from scorer_service.preprocess import ANSWER_VERSION, PreprocessSpec
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -25,6 +27,18 @@ MODEL: Final = "model.onnx"
 TOKENIZER: Final = "tokenizer.json"
 GOLDEN: Final = "golden.jsonl"
 HASHED_FILES: Final = (MODEL, TOKENIZER, GOLDEN)
+
+
+class Task(enum.Enum):
+    """What an artefact is for."""
+
+    PREDICT = "predict which model should answer"
+    SCORE_ANSWER = "say whether an answer is acceptable"
+    RANK_ANSWERS = "say which answer is best"
+
+
+_TASKS: Final = {"answer": Task.SCORE_ANSWER, "ranker": Task.RANK_ANSWERS}
+"""By router kind; all other kinds predict."""
 
 
 class ArtifactError(Exception):
@@ -36,12 +50,14 @@ class Manifest:
     """`manifest.json` as values.
 
     Attributes:
-        router_kind: how it was made: `static`, `kernel`, `mf`, `sw`, `bert` or `causal_lm`.
-        strong_model: of the pair it was fitted on; the default pair of a scorer of many models.
+        router_kind: how it was made: `static`, `kernel`, `mf`, `sw`, `bert` or `causal_lm`, or of one that judges
+            answers, `answer` or `ranker`.
+        strong_model: of the pair it was fitted on; the default pair of a scorer of many models. Empty, as are the next
+            and `models`, of one that judges answers: any model may have written them.
         weak_model: likewise.
         models: every model it knows, strongest first; for a scorer of one pair, that pair.
         preprocess: how a conversation becomes token ids.
-        score_quantiles: of `win_probability` on the reference prompts, at evenly spaced levels from 0 to 1.
+        score_quantiles: of its probability on the reference prompts, at evenly spaced levels from 0 to 1.
         calibrated_pairs: the (strong, weak) pairs whose calibrator is in the graph.
         files: SHA-256 in hex of each of `HASHED_FILES`.
         data: fingerprint of the training data; not read here.
@@ -61,6 +77,11 @@ class Manifest:
     training: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return _TASKS.get(self.router_kind, Task.PREDICT)
+
     def to_json(self) -> str:
         """The text of `manifest.json`: the same values give the same bytes, and so the same version."""
         spec = self.preprocess
@@ -78,6 +99,7 @@ class Manifest:
                 "add_special_tokens": spec.add_special_tokens,
                 # Not in version 1, whose readers know no such keys.
                 **({"prefix": spec.prefix, "suffix": spec.suffix} if spec.version > 1 else {}),
+                **({"answer_tokens": spec.answer_tokens} if spec.answer_tokens else {}),
             },
             "score_quantiles": list(self.score_quantiles),
             "calibrated_pairs": sorted(map(list, self.calibrated_pairs)),
@@ -87,26 +109,6 @@ class Manifest:
             "metrics": dict(self.metrics),
         }
         return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoldenRow:
-    """One line of `golden.jsonl`: a conversation with what it must give for the artefact's own pair."""
-
-    turns: tuple[Turn, ...]
-    input_ids: tuple[int, ...]
-    truncated: bool
-    win_probability: float
-
-    def to_json(self) -> str:
-        """The line, without its newline."""
-        document = {
-            "turns": [{"role": turn.role.value, "text": turn.text} for turn in self.turns],
-            "input_ids": list(self.input_ids),
-            "truncated": self.truncated,
-            "win_probability": self.win_probability,
-        }
-        return json.dumps(document, ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +140,7 @@ class ScorerArtifact:
         with (self.directory / GOLDEN).open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    rows.append(_golden_row(json.loads(line)))
+                    rows.append(parse_golden_row(json.loads(line)))
                 except (ValueError, KeyError, TypeError) as error:
                     raise ArtifactError(
                         f"{GOLDEN} line {number} is no golden row ({error!r}): export it again"
@@ -214,6 +216,7 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
             add_special_tokens=bool(spec["add_special_tokens"]),
             prefix=str(spec.get("prefix", "")),
             suffix=str(spec.get("suffix", "")),
+            answer_tokens=int(spec.get("answer_tokens", 0)),
         ),
         score_quantiles=tuple(map(float, document["score_quantiles"])),
         calibrated_pairs=frozenset((str(strong), str(weak)) for strong, weak in document["calibrated_pairs"]),
@@ -226,14 +229,11 @@ def _manifest(document: Mapping[str, Any]) -> Manifest:
 
 def _problem(manifest: Manifest) -> str:
     """What cannot be right in a manifest, or nothing."""
-    spec, quantiles = manifest.preprocess, manifest.score_quantiles
-    pair = {manifest.strong_model, manifest.weak_model}
-    if problem := spec.problem():
+    quantiles = manifest.score_quantiles
+    if problem := manifest.preprocess.problem() or _task_problem(manifest):
         return problem
-    if spec.truncation_side not in ("left", "right"):
-        return f"truncation_side is {spec.truncation_side!r}, not 'left' or 'right'"
-    if len(pair) < 2 or not pair <= set(manifest.models) or len(set(manifest.models)) < len(manifest.models):
-        return "models must be distinct and hold strong_model and weak_model, which must differ"
+    if manifest.preprocess.truncation_side not in ("left", "right"):
+        return f"truncation_side is {manifest.preprocess.truncation_side!r}, not 'left' or 'right'"
     if len(quantiles) < 2 or not all(0 <= q <= 1 for q in quantiles):  # also refuses NaN
         return "score_quantiles must be two or more probabilities"
     if any(low > high for low, high in itertools.pairwise(quantiles)):
@@ -241,16 +241,19 @@ def _problem(manifest: Manifest) -> str:
     return ""
 
 
-def _golden_row(document: Mapping[str, Any]) -> GoldenRow:
-    probability = float(document["win_probability"])
-    if not math.isfinite(probability):
-        raise ValueError("win_probability is not finite")
-    return GoldenRow(
-        turns=tuple(Turn(Role(turn["role"]), str(turn["text"])) for turn in document["turns"]),
-        input_ids=tuple(map(int, document["input_ids"])),
-        truncated=bool(document["truncated"]),
-        win_probability=probability,
-    )
+def _task_problem(manifest: Manifest) -> str:
+    """What does not go with the task in a manifest, or nothing."""
+    kind, version = manifest.router_kind, manifest.preprocess.version
+    judges = manifest.task is not Task.PREDICT
+    if judges != (version == ANSWER_VERSION):
+        return f"router kind {kind!r} does not go with preprocess version {version}"
+    pair = {manifest.strong_model, manifest.weak_model}
+    if judges:
+        named = pair != {""} or manifest.models
+        return f"router kind {kind!r} judges any model's answers, so it must name no models" if named else ""
+    if len(pair) < 2 or not pair <= set(manifest.models) or len(set(manifest.models)) < len(manifest.models):
+        return "models must be distinct and hold strong_model and weak_model, which must differ"
+    return ""
 
 
 def _check_hash(path: Path, expected: str) -> None:

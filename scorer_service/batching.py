@@ -180,3 +180,30 @@ class Batcher(Generic[Work, Result]):
             del self._waiting[item]
             self._observer.skipped("cancelled")
         item.answer.cancel()  # No effect on one that is answered.
+
+
+async def answer_all(
+    asked: Sequence[tuple[Batcher[Work, Result], Work]], *, deadline: float | None
+) -> list[Answer[Result]]:
+    """Queue each piece with its batcher and wait for all: their answers in order.
+
+    Raises:
+        Overloaded: a batcher has no room for all that is for it.
+        DeadlineExpired: a piece was not started in time.
+        Exception: whatever a run raised.
+    """
+    places: dict[Batcher[Work, Result], list[int]] = {}
+    for place, (batcher, _) in enumerate(asked):
+        places.setdefault(batcher, []).append(place)
+    answers: dict[int, Answer[Result]] = {}
+    tickets: list[Ticket[Work, Result]] = []
+    try:
+        for batcher, mine in places.items():
+            tickets.append(batcher.put([asked[place][1] for place in mine], deadline=deadline))
+        for mine, ticket in zip(places.values(), tickets, strict=True):
+            answers.update(zip(mine, await ticket.answers(), strict=True))
+    finally:
+        # Also when the caller went away, or a second batcher was full: nothing may be run for nobody.
+        for ticket in tickets:
+            ticket.withdraw()
+    return [answers[place] for place in range(len(asked))]

@@ -4,6 +4,7 @@
     ├── InvalidRequest       INVALID_ARGUMENT     a field cannot be used; names it and the mend
     │   └── PayloadTooLarge  INVALID_ARGUMENT     too much text
     ├── NotFound             NOT_FOUND            no such scorer or model; names the field and what is known
+    ├── WrongTask            FAILED_PRECONDITION  the scorer named has another task; names the field and which do
     ├── Overloaded           RESOURCE_EXHAUSTED   the queue is full; carries when to come back
     ├── Loading              UNAVAILABLE          the artefacts are not loaded yet
     └── DeadlineExpired      DEADLINE_EXCEEDED    the caller's deadline passed in the queue
@@ -54,8 +55,20 @@ class NotFound(ScorerError):
         self.mend = mend
 
 
+class WrongTask(ScorerError):
+    """`field` names a scorer that cannot do what the method asks; `mend` says which can, or how to get one."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "WRONG_TASK"
+
+    def __init__(self, field: str, mend: str) -> None:
+        super().__init__(f"{field}: {mend}")
+        self.field = field
+        self.mend = mend
+
+
 class Overloaded(ScorerError):
-    """The queue has no room for the request's conversations."""
+    """The queue has no room for what the request brings."""
 
     status = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
@@ -84,5 +97,5 @@ class DeadlineExpired(ScorerError):
         super().__init__("the deadline passed while the conversation waited for a worker")
 
 
-ALL_ERRORS: Final = (InvalidRequest, PayloadTooLarge, NotFound, Overloaded, Loading, DeadlineExpired)
+ALL_ERRORS: Final = (InvalidRequest, PayloadTooLarge, NotFound, WrongTask, Overloaded, Loading, DeadlineExpired)
 """Every error a caller can get: their statuses and reasons are closed sets, and so metric labels."""

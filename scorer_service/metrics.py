@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from scorer_service.artifact import ScorerArtifact
 from scorer_service.errors import ALL_ERRORS
 
-METHODS: Final = ("Score", "BatchScore", "ListScorers")
+METHODS: Final = ("Score", "BatchScore", "ScoreAnswer", "RankAnswers", "ListScorers")
 STATUSES: Final = ("OK", "CANCELLED", "INTERNAL", *sorted({error.status for error in ALL_ERRORS}))
 REASONS: Final = ("INTERNAL", *sorted({error.reason for error in ALL_ERRORS}))
 SKIP_CAUSES: Final = ("cancelled", "expired")
@@ -43,13 +43,16 @@ class Metrics:
         self._scored = counter("scored", "Conversations scored.", "scorer")
         self._truncated = counter("truncated", "Conversations longer than the window.", "scorer")
         self._pair_mismatch = counter("pair_mismatch", "Conversations scored for another pair than asked.", "scorer")
-        self._skipped = counter("skipped", "Conversations nobody waited for any more.", "scorer", "cause")
+        self._skipped = counter("skipped", "Pieces of work nobody waited for any more.", "scorer", "cause")
         self._tokenization = histogram("tokenization_seconds", "Tokenising one batch.", _SECONDS, "scorer")
         self._queue = histogram("queue_seconds", "One conversation's wait for the worker.", _SECONDS, "scorer")
         self._inference = histogram("inference_seconds", "ONNX Runtime on one batch.", _SECONDS, "scorer")
         self._batch = histogram("batch_conversations", "Conversations scored together.", _SIZES, "scorer")
         self._tokens = histogram("tokens", "Tokens read of one conversation.", _TOKENS, "scorer")
         self._win_probability = histogram("win_probability", "Answers given.", _PROBABILITIES, "scorer")
+        self._answers = counter("answers", "Model answers received, judged or not.")
+        self._judged = counter("judged", "Model answers scored, and comparisons of two of them.", "scorer")
+        self._acceptance = histogram("acceptance_probability", "Verdicts given.", _PROBABILITIES, "scorer")
         self._tenths = counter(
             "reference_tenth",
             "Answers by the tenth of the reference prompts' answers that they fall into, lowest first: a tenth of all "
@@ -84,31 +87,37 @@ class Metrics:
         """A call brought this many conversations."""
         self._conversations.inc(conversations)
 
+    def answers_received(self, answers: int) -> None:
+        """A call brought this many answers to judge."""
+        self._answers.inc(answers)
+
     def loaded(self, name: str, artifact: ScorerArtifact, golden_deviation: float) -> "ScorerMetrics":
-        """A scorer is ready; returns its part of the metrics."""
-        self._info.labels(name, artifact.version, artifact.manifest.router_kind).set(1)
-        self._golden.labels(name).set(golden_deviation)
+        """A scorer that predicts is ready; returns its part of the metrics."""
+        self._ready(name, artifact, golden_deviation)
         return ScorerMetrics(self, name, _tenths(artifact.manifest.score_quantiles))
 
+    def judge_loaded(self, name: str, artifact: ScorerArtifact, golden_deviation: float) -> "JudgeMetrics":
+        """A scorer that judges answers is ready; returns its part of the metrics."""
+        self._ready(name, artifact, golden_deviation)
+        return JudgeMetrics(self, name)
 
-class ScorerMetrics:
-    """The metrics of one scorer; implements `batching.Observer`."""
+    def _ready(self, name: str, artifact: ScorerArtifact, golden_deviation: float) -> None:
+        self._info.labels(name, artifact.version, artifact.manifest.router_kind).set(1)
+        self._golden.labels(name).set(golden_deviation)
 
-    def __init__(self, metrics: Metrics, name: str, edges: Sequence[float]) -> None:
-        """`edges` are the nine win probabilities between the tenths of the reference prompts' answers."""
+
+class WorkMetrics:
+    """What the metrics of every scorer have: its queue, its batches and their times. A `batching.Observer`."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
         # Looked up once: `labels` takes a lock and builds a tuple each time.
-        self._scored = metrics._scored.labels(name)
         self._truncated = metrics._truncated.labels(name)
-        self._pair_mismatch = metrics._pair_mismatch.labels(name)
         self._skipped = {cause: metrics._skipped.labels(name, cause) for cause in SKIP_CAUSES}
         self._tokenization = metrics._tokenization.labels(name)
         self._queue = metrics._queue.labels(name)
         self._inference = metrics._inference.labels(name)
         self._batch = metrics._batch.labels(name)
         self._tokens = metrics._tokens.labels(name)
-        self._win_probability = metrics._win_probability.labels(name)
-        self._edges = edges
-        self._tenths = [metrics._tenths.labels(name, tenth) for tenth in TENTHS]
         self._depth = metrics._depth.labels(name)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -128,6 +137,19 @@ class ScorerMetrics:
         self._tokenization.observe(tokenization_seconds)
         self._inference.observe(inference_seconds)
 
+
+class ScorerMetrics(WorkMetrics):
+    """The metrics of one scorer that predicts."""
+
+    def __init__(self, metrics: Metrics, name: str, edges: Sequence[float]) -> None:
+        """`edges` are the nine win probabilities between the tenths of the reference prompts' answers."""
+        super().__init__(metrics, name)
+        self._scored = metrics._scored.labels(name)
+        self._pair_mismatch = metrics._pair_mismatch.labels(name)
+        self._win_probability = metrics._win_probability.labels(name)
+        self._edges = edges
+        self._tenths = [metrics._tenths.labels(name, tenth) for tenth in TENTHS]
+
     def scored(
         self, *, win_probability: float, tokens: int, truncated: bool, mismatch: bool, queue_seconds: float
     ) -> None:
@@ -141,6 +163,27 @@ class ScorerMetrics:
             self._truncated.inc()
         if mismatch:
             self._pair_mismatch.inc()
+
+
+class JudgeMetrics(WorkMetrics):
+    """The metrics of one scorer that judges answers."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        super().__init__(metrics, name)
+        self._judged = metrics._judged.labels(name)
+        self._acceptance = metrics._acceptance.labels(name)
+
+    def judged(self, *, tokens: int, truncated: bool, queue_seconds: float) -> None:
+        """An answer was scored, or two were compared."""
+        self._judged.inc()
+        self._tokens.observe(tokens)
+        self._queue.observe(queue_seconds)
+        if truncated:
+            self._truncated.inc()
+
+    def accepted(self, acceptance_probability: float) -> None:
+        """An answer's score was given."""
+        self._acceptance.observe(acceptance_probability)
 
 
 def _tenths(quantiles: Sequence[float]) -> Sequence[float]:

@@ -5,11 +5,15 @@ those five characters, never as the special token, so that nobody can forge the 
 
 Version 2 reads the same and puts it between a prefix and a suffix of the artefact's own, such as an instruction and the
 marks of a chat; in these, special tokens are what they say.
+
+Version 3 is for scorers of answers. It reads the prompt as version 1 does, and apart from it one answer or two, each
+framed as a prompt is and with the marks of `marks.marks`. Of an answer that is too long the beginning is dropped: its
+end says what it comes to. Marks are counted over all characters that are looked at, before the token window.
 """
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,8 +21,15 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-VERSIONS: Final = (1, 2)
+from scorer_service.marks import NAMES, Marks, marks
+
+VERSIONS: Final = (1, 2, 3)
 """What this module knows."""
+
+ANSWER_VERSION: Final = 3
+"""Reads answers; the other versions read conversations alone."""
+
+_PREFIX_VERSION: Final = 2
 
 CHARACTERS_PER_TOKEN: Final = 32
 """No more than `max_tokens` times this many characters are looked at, counted from the end that truncation keeps.
@@ -28,6 +39,7 @@ of which a window of 512 tokens would use a hundredth.
 """
 
 Ids = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 
 class Role(enum.Enum):
@@ -52,12 +64,13 @@ class PreprocessSpec:
     """What an artefact's manifest says under `preprocess`.
 
     Attributes:
-        max_tokens: tokens of one input, special tokens, prefix and suffix included.
-        truncation_side: the side that is dropped from a text that is too long.
+        max_tokens: tokens of one input, special tokens, prefix and suffix included; in version 3, of the prompt.
+        truncation_side: the side that is dropped from a text that is too long; in version 3, from the prompt.
         pad_id: fills `input_ids` where `attention_mask` is 0.
         add_special_tokens: frame the text as the tokenizer's post-processor says.
         version: of the rules in this module.
-        prefix, suffix: texts before and after what is read, within the frame; empty in version 1.
+        prefix, suffix: texts before and after what is read, within the frame; empty unless it is version 2.
+        answer_tokens: tokens of one answer, special tokens included, in version 3; 0 in the others.
     """
 
     max_tokens: int
@@ -67,14 +80,17 @@ class PreprocessSpec:
     version: int = 1
     prefix: str = ""
     suffix: str = ""
+    answer_tokens: int = 0
 
     def problem(self) -> str:
         """What makes this version of the code refuse the spec, or nothing."""
         if self.version not in VERSIONS:
-            known = " and ".join(map(str, VERSIONS))
+            known = ", ".join(map(str, VERSIONS))
             return f"unknown preprocess version {self.version}, and this scorer knows versions {known}"
-        if self.version == 1 and (self.prefix or self.suffix):
-            return "preprocess version 1 has no prefix and suffix"
+        if self.version != _PREFIX_VERSION and (self.prefix or self.suffix):
+            return f"preprocess version {self.version} has no prefix and suffix"
+        if (self.version == ANSWER_VERSION) != (self.answer_tokens > 0):
+            return f"preprocess version {self.version} with answer_tokens {self.answer_tokens}: it goes with version 3"
         return ""
 
 
@@ -137,10 +153,14 @@ class Preprocessor:
         """
         for turn in reversed(turns):
             if turn.role is Role.USER and turn.text.strip():
-                bound = self._max_characters
-                text = turn.text[-bound:] if self._keep_end else turn.text[:bound]
-                return Passage(text, cut=len(text) < len(turn.text))
+                return self.bounded(turn.text)
         raise NoUserText
+
+    def bounded(self, text: str) -> Passage:
+        """The part of a text that is looked at."""
+        bound = self._max_characters
+        kept = text[-bound:] if self._keep_end else text[:bound]
+        return Passage(kept, cut=len(kept) < len(text))
 
     def encode(self, turns: Sequence[Turn]) -> Encoded:
         """`passage`, then `encode_passages`, for one conversation."""
@@ -157,6 +177,74 @@ class Preprocessor:
         if dropped:
             ids = ids[-self._room :] if self._keep_end else ids[: self._room]
         return Encoded((*self._prefix, *ids, *self._suffix), truncated=dropped or cut)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPassages:
+    """What is read of a conversation and of answers to it."""
+
+    prompt: Passage
+    answers: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAnswer:
+    """One answer: its tokens and its marks."""
+
+    encoded: Encoded
+    marks: Marks
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedAnswers:
+    """A prompt with answers to it, in the order given."""
+
+    prompt: Encoded
+    answers: tuple[EncodedAnswer, ...]
+
+
+class AnswerPreprocessor:
+    """Applies a spec of version 3. Safe to share between threads."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: PreprocessSpec) -> None:
+        """As for `Preprocessor`.
+
+        Raises:
+            ValueError: the spec is of another version, or a window has no room for text.
+        """
+        if problem := spec.problem():
+            raise ValueError(problem)
+        if spec.version != ANSWER_VERSION:
+            raise ValueError(f"preprocess version {spec.version} reads no answers")
+        plain = replace(spec, version=1, answer_tokens=0)
+        self._prompts = Preprocessor(tokenizer, plain)
+        self._answers = Preprocessor(tokenizer, replace(plain, max_tokens=spec.answer_tokens, truncation_side="left"))
+
+    def passages(self, turns: Sequence[Turn], answers: Sequence[str]) -> AnswerPassages:
+        """Choose what is read.
+
+        Raises:
+            NoUserText: no user turn has text that is not blank.
+        """
+        return AnswerPassages(self._prompts.passage(turns), tuple(map(self._answers.bounded, answers)))
+
+    def encode(self, batch: Sequence[AnswerPassages]) -> list[EncodedAnswers]:
+        """Tokenise, truncate and mark, in order."""
+        prompts = self._prompts.encode_passages([row.prompt for row in batch])
+        answers = iter(self._answers.encode_passages([answer for row in batch for answer in row.answers]))
+        return [
+            EncodedAnswers(
+                prompt,
+                tuple(EncodedAnswer(next(answers), marks(row.prompt.text, answer.text)) for answer in row.answers),
+            )
+            for row, prompt in zip(batch, prompts, strict=True)
+        ]
+
+
+def stack_marks(batch: Sequence[Marks]) -> tuple[Floats, Ids]:
+    """Marks as tensors: float32 [batch, `len(marks.NAMES)`], and the conclusions, int64 [batch]."""
+    values = np.array([row.values for row in batch], dtype=np.float32).reshape(len(batch), len(NAMES))
+    return values, np.array([row.conclusion for row in batch], dtype=np.int64)
 
 
 def pad(batch: Sequence[Encoded], pad_id: int) -> tuple[Ids, Ids]:

@@ -4,34 +4,20 @@
 proved on the golden rows that both give what they gave when the artefact was exported.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
-import onnxruntime
 
 from scorer_service import artifact as artifacts
-from scorer_service.artifact import ArtifactError, Manifest, ScorerArtifact
+from scorer_service import onnx_session
+from scorer_service.artifact import ArtifactError, Manifest, ScorerArtifact, Task
+from scorer_service.onnx_session import Probabilities
 from scorer_service.preprocess import Encoded, Passage, Preprocessor, load_tokenizer, pad
 
-GOLDEN_TOLERANCE: Final = 1e-4
-"""Largest difference to a golden probability. Processors order float32 sums differently; a wrong file is far off."""
-
-_MAX_TOKENS_PER_RUN: Final = 8_192
-"""Padded tokens in one run of the graph: bounds its memory. Attention of 12 heads over 16 × 512 tokens is 200 MiB."""
-
-_MAX_STRETCH: Final = 1.25
-"""In one run, the longest input has at most this many times the tokens of the shortest: at most a fifth is padding."""
-
-_REPLAY_ROWS: Final = 8
-"""Golden rows of neighbouring lengths that are replayed in one padded run."""
-
-Probabilities = npt.NDArray[np.float64]
 Pair = tuple[str, str]
 """The strong and the weak model's name."""
 
@@ -63,19 +49,7 @@ class OnnxScorer:
         Raises:
             ArtifactError: ONNX Runtime refuses the graph, or it has not the inputs and outputs of the format.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _usable_cpus()
-        # Spinning workers answer a microsecond sooner and take the processor from the tokenizer and the event loop.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # What goes wrong is raised; its warnings are not our log format.
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(artifact.model_path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise ArtifactError(
-                f"{artifacts.MODEL} cannot be loaded ({_first_line(error)}): export it for the installed ONNX Runtime"
-            ) from error
+        self._session = onnx_session.open_session(artifact, threads=threads)
         self.manifest = artifact.manifest
         self._index = {model: index for index, model in enumerate(self.manifest.models)}
         inputs = {node.name for node in self._session.get_inputs()}
@@ -125,19 +99,19 @@ class OnnxScorer:
     def score_together(self, batch: Sequence[Encoded]) -> Probabilities:
         """Score in one run, padded to the longest input whatever the lengths: shows whether padding changes a score."""
         [win_probability] = self._session.run(["win_probability"], self._feeds(batch, [self.pair] * len(batch)))
-        return _probabilities(win_probability).astype(np.float64)
+        return onnx_session.probabilities(win_probability).astype(np.float64)
 
     def _scores(self, batch: Sequence[Encoded], pairs: Sequence[Pair], *, models: bool) -> Scores:
         pairs = pairs or [self.pair] * len(batch)
         win_probability = np.empty(len(batch), dtype=np.float64)
         by_model = np.empty((len(batch), len(self.manifest.models)), dtype=np.float64) if models else None
         names = ["win_probability", "model_win_probabilities"] if models else ["win_probability"]
-        for rows in _runs([len(encoded.input_ids) for encoded in batch]):
+        for rows in onnx_session.runs([len(encoded.input_ids) for encoded in batch]):
             feeds = self._feeds([batch[row] for row in rows], [pairs[row] for row in rows])
             outputs = self._session.run(names, feeds)
-            win_probability[rows] = _probabilities(outputs[0])
+            win_probability[rows] = onnx_session.probabilities(outputs[0])
             if by_model is not None:
-                by_model[rows] = _probabilities(outputs[1])
+                by_model[rows] = onnx_session.probabilities(outputs[1])
         return Scores(win_probability, by_model)
 
     def _feeds(self, batch: Sequence[Encoded], pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -177,7 +151,7 @@ class ConversationScorer:
             )
         except Exception as error:  # the tokenizers library raises bare Exception
             raise ArtifactError(
-                f"{artifacts.TOKENIZER} cannot be used ({_first_line(error)}): export the artefact again"
+                f"{artifacts.TOKENIZER} cannot be used ({onnx_session.first_line(error)}): export the artefact again"
             ) from error
         self.onnx: Final = OnnxScorer(artifact, threads=threads)
         self._clock = clock
@@ -218,25 +192,15 @@ class ConversationScorer:
             alone = np.concatenate([self.onnx.score([one]) for one in encoded])
         except Exception as error:  # ONNX Runtime's errors have no common base
             raise ArtifactError(
-                f"{artifacts.MODEL} fails on {artifacts.GOLDEN} ({_first_line(error)}): export it again"
+                f"{artifacts.MODEL} fails on {artifacts.GOLDEN} ({onnx_session.first_line(error)}): export it again"
             ) from error
         golden = np.array([row.win_probability for row in rows])
-        deviation = np.maximum(np.abs(alone - golden), np.abs(together - golden))
-        worst = int(deviation.argmax())
-        if deviation[worst] > GOLDEN_TOLERANCE:
-            raise ArtifactError(
-                f"{artifacts.GOLDEN} line {worst + 1}: win probability {alone[worst]:.6f} alone and "
-                f"{together[worst]:.6f} in a batch, where {golden[worst]:.6f} was exported (tolerance "
-                f"{GOLDEN_TOLERANCE:g}): the graph and the golden rows are not of one export, export both again"
-            )
-        return float(deviation[worst])
+        return onnx_session.golden_deviation(golden, alone, together, "win probability")
 
     def _score_padded(self, batch: Sequence[Encoded]) -> Probabilities:
         """Scores where nearly every input is padded, which the runs of `OnnxScorer.score` avoid."""
-        order = sorted(range(len(batch)), key=lambda row: len(batch[row].input_ids))
         win_probability = np.empty(len(batch), dtype=np.float64)
-        for start in range(0, len(order), _REPLAY_ROWS):
-            rows = order[start : start + _REPLAY_ROWS]
+        for rows in onnx_session.padded_runs([len(encoded.input_ids) for encoded in batch]):
             win_probability[rows] = self.onnx.score_together([batch[row] for row in rows])
         return win_probability
 
@@ -245,35 +209,12 @@ def open_scorer(directory: Path, *, threads: int = 0) -> ConversationScorer:
     """Load, check and prove the artefact in `directory`.
 
     Raises:
-        ArtifactError: it cannot be served; one line says why and what to do.
+        ArtifactError: it cannot be served, or does not predict; one line says why and what to do.
     """
-    return ConversationScorer(artifacts.load(directory), threads=threads)
-
-
-def _runs(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Split a batch, given its inputs' lengths, into the rows of each run of the graph."""
-    run: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        longest = lengths[row]  # Ascending, so that this input would be the run's longest.
-        if run and (longest > lengths[run[0]] * _MAX_STRETCH or longest * (len(run) + 1) > _MAX_TOKENS_PER_RUN):
-            yield run
-            run = []
-        run.append(row)
-    if run:
-        yield run
-
-
-def _probabilities(output: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if not np.all((output >= 0) & (output <= 1)):  # also refuses NaN
-        raise ArithmeticError(f"{artifacts.MODEL} gave a value outside [0, 1]")
-    return output
-
-
-def _usable_cpus() -> int:
-    # Containers and taskset restrict a process to some CPUs; macOS cannot and has no such call.
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    artifact = artifacts.load(directory)
+    if artifact.manifest.task is not Task.PREDICT:
+        raise ArtifactError(
+            f"kind {artifact.manifest.router_kind!r} is to {artifact.manifest.task.value}, and one is needed here that "
+            f"is to {Task.PREDICT.value}: give another artefact"
+        )
+    return ConversationScorer(artifact, threads=threads)

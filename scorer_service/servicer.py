@@ -1,37 +1,23 @@
-"""The gRPC edge of the scorer: protos in, values inside, protos out. Nothing behind this module sees a proto."""
+"""The gRPC edge of the scorer: protos in, values inside, protos out."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import grpc
-
 from pointsman.runtime.boundary import Boundary
-from pointsman.runtime.status import RichStatus, Violation
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
-from scorer_service.batching import Answer, Batcher
-from scorer_service.errors import InvalidRequest, Loading, NotFound, PayloadTooLarge, ScorerError
+from scorer_service import translation
+from scorer_service.artifact import Task
+from scorer_service.batching import Answer, answer_all
+from scorer_service.errors import InvalidRequest, Loading
+from scorer_service.judging import ServedJudge, Verdict, rank
 from scorer_service.metrics import Metrics
-from scorer_service.preprocess import Role, Turn
-from scorer_service.serving import Prediction, Question, Scorers, ServedScorer
+from scorer_service.preprocess import AnswerPassages
+from scorer_service.registry import Scorers
+from scorer_service.serving import Question, ServedScorer
+from scorer_service.translation import Limits
 
 SERVICE_NAME = scorer_pb2.DESCRIPTOR.services_by_name["ScorerService"].full_name
-
-_ROLES = {
-    scorer_pb2.ROLE_SYSTEM: Role.SYSTEM,
-    scorer_pb2.ROLE_USER: Role.USER,
-    scorer_pb2.ROLE_ASSISTANT: Role.ASSISTANT,
-    scorer_pb2.ROLE_TOOL: Role.TOOL,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one call may hold: UTF-8 bytes of text per conversation, and conversations per batch."""
-
-    max_conversation_bytes: int
-    max_batch_size: int
 
 
 class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
@@ -45,7 +31,9 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
-        self._boundary = Boundary(to_status=to_status, observe=metrics.call_ended, failed=metrics.call_failed)
+        self._boundary = Boundary(
+            to_status=translation.to_status, observe=metrics.call_ended, failed=metrics.call_failed
+        )
 
     async def Score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:
         """Score one conversation."""
@@ -55,12 +43,20 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         """Score many."""
         return await self._boundary.run("BatchScore", context, self._batch_score(request, context))
 
+    async def ScoreAnswer(self, request: scorer_pb2.ScoreAnswerRequest, context: Any) -> scorer_pb2.ScoreAnswerResponse:
+        """Score one answer."""
+        return await self._boundary.run("ScoreAnswer", context, self._score_answer(request, context))
+
+    async def RankAnswers(self, request: scorer_pb2.RankAnswersRequest, context: Any) -> scorer_pb2.RankAnswersResponse:
+        """Compare answers."""
+        return await self._boundary.run("RankAnswers", context, self._rank_answers(request, context))
+
     async def ListScorers(self, request: scorer_pb2.ListScorersRequest, context: Any) -> scorer_pb2.ListScorersResponse:
         """Describe what is served."""
         return await self._boundary.run("ListScorers", context, self._list_scorers())
 
     async def _score(self, request: scorer_pb2.ScoreRequest, context: Any) -> scorer_pb2.ScoreResponse:
-        [response] = await self._answer([request], [""], context)
+        [response] = await self._predict([request], [""], context)
         return response
 
     async def _batch_score(self, request: scorer_pb2.BatchScoreRequest, context: Any) -> scorer_pb2.BatchScoreResponse:
@@ -70,122 +66,85 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
         if count > limit:
             raise InvalidRequest("requests", f"{count} conversations in one call; split them, {limit} is the limit")
         paths = [f"requests[{index}]." for index in range(count)]
-        return scorer_pb2.BatchScoreResponse(responses=await self._answer(request.requests, paths, context))
+        return scorer_pb2.BatchScoreResponse(responses=await self._predict(request.requests, paths, context))
 
-    async def _answer(
+    async def _score_answer(
+        self, request: scorer_pb2.ScoreAnswerRequest, context: Any
+    ) -> scorer_pb2.ScoreAnswerResponse:
+        self._metrics.answers_received(1)
+        judge = self._scorers.judge(request.scorer, Task.SCORE_ANSWER)
+        turns = translation.turns(request.conversation, self._limits)
+        translation.check_answer(request.answer, "answer", self._limits)
+        [answer] = await self._judge(judge, judge.questions(turns, [request.answer]), context)
+        judge.metrics.accepted(answer.result.probability)
+        return translation.verdict(judge, answer)
+
+    async def _rank_answers(
+        self, request: scorer_pb2.RankAnswersRequest, context: Any
+    ) -> scorer_pb2.RankAnswersResponse:
+        count, limit = len(request.answers), self._limits.max_answers
+        self._metrics.answers_received(count)
+        judge = self._scorers.judge(request.scorer, Task.RANK_ANSWERS)
+        turns = translation.turns(request.conversation, self._limits)
+        if count < 2:
+            raise InvalidRequest("answers", f"{count} answers; give at least 2 to compare")
+        if count > limit:
+            raise InvalidRequest("answers", f"{count} answers in one call; give fewer, {limit} is the limit")
+        for index, answer in enumerate(request.answers):
+            translation.check_answer(answer, f"answers[{index}]", self._limits)
+        answers = await self._judge(judge, judge.questions(turns, request.answers), context)
+        return translation.ranking(judge, rank(count, [answer.result for answer in answers]), answers)
+
+    async def _predict(
         self, requests: Sequence[scorer_pb2.ScoreRequest], paths: Sequence[str], context: Any
     ) -> list[scorer_pb2.ScoreResponse]:
         """Answer in order, or raise for the first request that cannot be answered; `paths` name them in errors."""
         self._metrics.received(len(requests))
         asked = [self._question(request, at) for request, at in zip(requests, paths, strict=True)]
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else self._clock() + remaining
-        rows_by_lane: dict[Batcher[Question, Prediction], list[int]] = {}
-        for row, (scorer, question) in enumerate(asked):
-            rows_by_lane.setdefault(scorer.lane(question), []).append(row)
-
-        responses: dict[int, scorer_pb2.ScoreResponse] = {}
-        tickets = []
-        try:
-            for lane, rows in rows_by_lane.items():
-                tickets.append(lane.put([asked[row][1] for row in rows], deadline=deadline))
-            for rows, ticket in zip(rows_by_lane.values(), tickets, strict=True):
-                for row, answer in zip(rows, await ticket.answers(), strict=True):
-                    responses[row] = _response(*asked[row], answer, requests[row])
-        finally:
-            # Also when the caller went away, or a second lane was full: nothing may be run for nobody.
-            for ticket in tickets:
-                ticket.withdraw()
-        return [responses[row] for row in range(len(requests))]
+        queued = [(scorer.lane(question), question) for scorer, question in asked]
+        responses = []
+        for answer, (scorer, question), request in zip(
+            await answer_all(queued, deadline=self._deadline(context)), asked, requests, strict=True
+        ):
+            scorer.metrics.scored(
+                win_probability=answer.result.win_probability,
+                tokens=answer.result.tokens,
+                truncated=answer.result.truncated,
+                mismatch=question.pair_mismatch,
+                queue_seconds=answer.queue_seconds,
+            )
+            responses.append(translation.prediction(scorer, question, answer, request))
+        return responses
 
     def _question(self, request: scorer_pb2.ScoreRequest, at: str) -> tuple[ServedScorer, Question]:
-        scorer = self._scorers.get(request.scorer, at=at)
-        turns = self._turns(request.conversation, at)
+        scorer = self._scorers.predictor(request.scorer, at=at)
+        turns = translation.turns(request.conversation, self._limits, at=at)
         return scorer, scorer.question(turns, strong_model=request.strong_model, weak_model=request.weak_model, at=at)
 
-    def _turns(self, conversation: scorer_pb2.Conversation, at: str) -> list[Turn]:
-        if not conversation.turns:
-            raise InvalidRequest(f"{at}conversation.turns", "add at least one turn")
-        turns = []
-        size = 0
-        for index, turn in enumerate(conversation.turns):
-            role = _ROLES.get(turn.role)
-            if role is None:
-                known = ", ".join(scorer_pb2.Role.Name(value) for value in _ROLES)
-                raise InvalidRequest(f"{at}conversation.turns[{index}].role", f"write one of {known}")
-            size += len(turn.text.encode())
-            turns.append(Turn(role, turn.text))
-        limit = self._limits.max_conversation_bytes
-        if size > limit:
-            raise PayloadTooLarge(f"{at}conversation", f"{size} bytes of text; shorten it, {limit} bytes is the limit")
-        return turns
+    async def _judge(
+        self, judge: ServedJudge, questions: Sequence[AnswerPassages], context: Any
+    ) -> list[Answer[Verdict]]:
+        queued = [(judge.lane(question), question) for question in questions]
+        answers = await answer_all(queued, deadline=self._deadline(context))
+        for answer in answers:
+            verdict = answer.result
+            judge.metrics.judged(
+                tokens=verdict.tokens,
+                truncated=verdict.prompt_truncated or any(verdict.truncated),
+                queue_seconds=answer.queue_seconds,
+            )
+        return answers
 
     async def _list_scorers(self) -> scorer_pb2.ListScorersResponse:
-        described = [self._describe(scorer) for scorer in self._scorers]
+        described = [
+            translation.describe(scorer, self._limits, is_default=self._scorers.is_default(scorer))
+            for scorer in self._scorers
+        ]
         if not described:
             raise Loading
         return scorer_pb2.ListScorersResponse(scorers=described)
 
-    def _describe(self, scorer: ServedScorer) -> scorer_pb2.Scorer:
-        manifest = scorer.manifest
-        return scorer_pb2.Scorer(
-            name=scorer.name,
-            version=scorer.version,
-            router_kind=manifest.router_kind,
-            strong_model=manifest.strong_model,
-            weak_model=manifest.weak_model,
-            models=manifest.models,
-            limits=scorer_pb2.ScorerLimits(
-                max_tokens=manifest.preprocess.max_tokens,
-                max_conversation_bytes=self._limits.max_conversation_bytes,
-                max_batch_size=self._limits.max_batch_size,
-            ),
-            score_quantiles=manifest.score_quantiles,
-            is_default=self._scorers.is_default(scorer),
-        )
-
-
-def to_status(error: Exception) -> RichStatus | None:
-    """The status of an error of our hierarchy; `None` for any other."""
-    if not isinstance(error, ScorerError):
-        return None
-    violations = (Violation(error.field, error.mend),) if isinstance(error, InvalidRequest | NotFound) else ()
-    return RichStatus(
-        code=grpc.StatusCode[error.status],
-        message=str(error),
-        reason=error.reason,
-        violations=violations,
-        retry_after=error.retry_after,
-    )
-
-
-def _response(
-    scorer: ServedScorer, question: Question, answer: Answer[Prediction], request: scorer_pb2.ScoreRequest
-) -> scorer_pb2.ScoreResponse:
-    prediction = answer.result
-    scorer.metrics.scored(
-        win_probability=prediction.win_probability,
-        tokens=prediction.tokens,
-        truncated=prediction.truncated,
-        mismatch=question.pair_mismatch,
-        queue_seconds=answer.queue_seconds,
-    )
-    response = scorer_pb2.ScoreResponse(
-        win_probability=prediction.win_probability,
-        calibrated=question.calibrated,
-        scorer=scorer.name,
-        scorer_version=scorer.version,
-        truncated=prediction.truncated,
-        pair_mismatch=question.pair_mismatch,
-        timings=scorer_pb2.ScoreTimings(
-            tokenization_seconds=prediction.tokenization_seconds,
-            queue_seconds=answer.queue_seconds,
-            inference_seconds=prediction.inference_seconds,
-        ),
-    )
-    if request.include_model_win_probabilities and prediction.model_win_probabilities:
-        response.model_win_probabilities.extend(
-            scorer_pb2.ModelWinProbability(model=model, win_probability=win_probability)
-            for model, win_probability in zip(scorer.manifest.models, prediction.model_win_probabilities, strict=True)
-        )
-    return response
+    def _deadline(self, context: Any) -> float | None:
+        """The caller's, on the batchers' clock."""
+        remaining = context.time_remaining()
+        return None if remaining is None else self._clock() + remaining

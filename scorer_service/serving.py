@@ -1,18 +1,16 @@
-"""The scorers of one process: a loaded artefact, its queue and worker, and what may be asked of it."""
+"""A predicting scorer of the process: a loaded artefact, its queues, and what may be asked of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from scorer_service.artifact import Manifest
 from scorer_service.batching import Batcher
-from scorer_service.errors import InvalidRequest, Loading, NotFound
+from scorer_service.errors import InvalidRequest, NotFound
+from scorer_service.lanes import LaneLimits, Lanes
 from scorer_service.metrics import ScorerMetrics
 from scorer_service.preprocess import NoUserText, Passage, Turn
 from scorer_service.scorer import ConversationScorer, Pair
-
-LONG_PASSAGE: Final = 16_384
-"""Characters from which a passage waits in a lane of its own. Tokenising this many takes 5 to 25 ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +42,17 @@ class Prediction:
 
 
 class ServedScorer:
-    """One artefact behind its queues. Its name in requests is `name`.
+    """One predicting artefact behind its queues. Its name in requests is `name`."""
 
-    A passage as long as the window of the shipped artefact allows costs the tokenizer half a second, five thousand
-    times a common one. So there are two lanes, each with its own worker: long passages wait for each other only.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        scorer: ConversationScorer,
-        *,
-        metrics: ScorerMetrics,
-        max_queue: int,
-        max_long_queue: int,
-        max_batch: int,
-        batch_wait: float,
-    ) -> None:
-        """`max_queue` and `max_long_queue` bound the two lanes, in conversations; the rest is as for `Batcher`."""
+    def __init__(self, name: str, scorer: ConversationScorer, *, metrics: ScorerMetrics, limits: LaneLimits) -> None:
+        """Starts nothing yet."""
         self.name: Final = name
         self.version: Final = scorer.artifact.version
         self.manifest: Final[Manifest] = scorer.manifest
         self.metrics: Final = metrics
         self._scorer = scorer
-        self._common = Batcher(
-            self._run, max_queue=max_queue, max_batch=max_batch, wait_seconds=batch_wait, observer=metrics
-        )
-        # One at a time: between two of them it is seen whether anybody still waits.
-        self._long = Batcher(self._run, max_queue=max_long_queue, max_batch=1, wait_seconds=0, observer=metrics)
-        metrics.watch_queue(lambda: self._common.depth() + self._long.depth())
+        self._lanes = Lanes(self._run, limits=limits, observer=metrics)
+        metrics.watch_queue(self._lanes.depth)
 
     def question(self, turns: Sequence[Turn], *, strong_model: str, weak_model: str, at: str) -> Question:
         """Turn a request into what is queued; an empty model name stands for the scorer's own.
@@ -106,12 +86,11 @@ class ServedScorer:
 
     def lane(self, question: Question) -> Batcher[Question, Prediction]:
         """Where a question of this scorer waits."""
-        return self._long if len(question.passage.text) >= LONG_PASSAGE else self._common
+        return self._lanes.of(len(question.passage.text))
 
     async def close(self) -> None:
         """Stop the workers."""
-        await self._common.close()
-        await self._long.close()
+        await self._lanes.close()
 
     def _run(self, questions: Sequence[Question]) -> list[Prediction]:
         scored = self._scorer.score([q.passage for q in questions], [q.pair for q in questions])
@@ -131,43 +110,3 @@ class ServedScorer:
                 scored.scores.win_probability.tolist(), rows, scored.encoded, strict=True
             )
         ]
-
-
-class Scorers:
-    """All scorers of the process by name. Empty until they are loaded."""
-
-    def __init__(self) -> None:
-        self._by_name: Mapping[str, ServedScorer] = {}
-        self._default = ""
-
-    def open(self, scorers: Sequence[ServedScorer]) -> None:
-        """From now on answer with these; the first is the default."""
-        self._by_name = {scorer.name: scorer for scorer in scorers}
-        self._default = scorers[0].name
-
-    def get(self, name: str, *, at: str) -> ServedScorer:
-        """The scorer of that name, or the default for an empty one.
-
-        Raises:
-            Loading: none is loaded yet.
-            NotFound: none has the name; `at` is the path of the request that gave it.
-        """
-        if not self._by_name:
-            raise Loading
-        scorer = self._by_name.get(name or self._default)
-        if scorer is None:
-            raise NotFound(f"{at}scorer", f"no scorer has this name; there is {', '.join(sorted(self._by_name))}")
-        return scorer
-
-    def __iter__(self) -> Iterator[ServedScorer]:
-        """The default first, the rest by name."""
-        return iter(sorted(self._by_name.values(), key=lambda scorer: (scorer.name != self._default, scorer.name)))
-
-    def is_default(self, scorer: ServedScorer) -> bool:
-        """True for the scorer that answers requests which name none."""
-        return scorer.name == self._default
-
-    async def close(self) -> None:
-        """Stop all workers."""
-        for scorer in self:
-            await scorer.close()

@@ -26,8 +26,9 @@ class Settings:
     )
     artifacts: str = setting(
         "",
-        meaning="The artefact directories to serve, each under a name, as NAME=DIR,NAME=DIR. The first answers "
-        "requests that name no scorer. Unset: the shipped artefact, under the name `default`.",
+        meaning="The artefact directories to serve, each under a name, as NAME=DIR,NAME=DIR. The first of each task "
+        "(predict, score answers, rank answers) answers requests that name no scorer. Unset: the shipped artefact, "
+        "which predicts, under the name `default`.",
         unit="name=directory,…",
     )
     threads: int = setting(
@@ -73,6 +74,21 @@ class Settings:
         "SCORER_MAX_QUEUE. Also how many very long conversations may wait, which is done apart from the others.",
         unit="conversations",
         minimum=1,
+    )
+    max_answer_bytes: int = setting(
+        1024 * 1024,
+        meaning="UTF-8 text of one answer in ScoreAnswer and RankAnswers. More is refused with INVALID_ARGUMENT.",
+        unit="bytes",
+        minimum=1,
+        maximum=2 * 1024 * 1024,
+    )
+    max_answers: int = setting(
+        8,
+        meaning="Answers in one RankAnswers call, each two of which are compared in both orders. More are refused with "
+        "INVALID_ARGUMENT. The queue of a ranker has room for the comparisons of one full call at least.",
+        unit="answers",
+        minimum=2,
+        maximum=16,
     )
     tls_certificate: str = setting(
         "",

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from scorer_service import artifact as artifacts
-from scorer_service.artifact import GoldenRow, Manifest, ScorerArtifact
+from scorer_service.artifact import Manifest, ScorerArtifact
+from scorer_service.golden import GoldenRow
 from scorer_service.preprocess import Encoded, Preprocessor, PreprocessSpec, Role, Turn
 from scorer_service.scorer import OnnxScorer
 

@@ -2,14 +2,16 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
 from scorer_service.scorer import OnnxScorer
-from training import embeddings, export, golden
+from training import corpus, embeddings, export, golden
 from training.embeddings import Embedding, EncoderName, Floats
 from training.many_models import Material
 from training.matrices import AnswerMatrix
@@ -94,3 +96,42 @@ def _answers(
     quality = (generator.random(chance.shape) < chance).astype(np.float64)
     quality[generator.random(chance.shape) < missing] = np.nan
     return AnswerMatrix(name, prompts, models, quality)
+
+
+def write_folder(folder: Path, *, seed: int = 0, labelled: int = 240, kept_back: int = 120) -> Path:
+    """A data folder as its README lays it out, of our own prompts: `train/`, and labels of the pair beside it.
+
+    Returns:
+        The folder; `labels.csv` and `kept_back.csv` in it are labelled prompts of the same traffic.
+    """
+    generator = np.random.default_rng(seed)
+    (folder / "train").mkdir(parents=True)
+    for name, column, task in _TRAIN_FILES:
+        answers = _answers(name, 40, MODELS, generator, missing=0.0)
+        columns = {f"{column}/{model}": answers.quality[:, place] for place, model in enumerate(MODELS)}
+        tasks = {task: [f"task {place % 3}" for place in range(40)]} if task else {}
+        pl.DataFrame({"prompt": answers.prompts, **tasks, **columns}).write_parquet(folder / f"train/{name}.parquet")
+    chats = _answers("chats", 40, MODELS, generator, missing=0.0)
+    rated = [
+        {"prompt": prompt, "model": model, "judge_score": score, "baseline_judge_score": 8.0}
+        for prompt, row in zip(chats.prompts, 3.0 + 5.0 * chats.quality, strict=True)
+        for model, score in zip((corpus.WEAK_MODEL, *MODELS[8:]), row[7:], strict=True)
+    ]
+    pl.DataFrame(rated).write_parquet(folder / "train/arena_hard.parquet")
+    traffic = _answers("traffic", 2 * (labelled + kept_back), (STRONG, WEAK), generator, missing=0.0)
+    frame = pl.DataFrame(
+        {"prompt": traffic.prompts, "strong_correct": traffic.quality[:, 0], "weak_correct": traffic.quality[:, 1]}
+    ).unique("prompt", keep="first", maintain_order=True)
+    frame[:labelled].write_csv(folder / "labels.csv")
+    frame[labelled : labelled + kept_back].write_csv(folder / "kept_back.csv")
+    return folder
+
+
+_TRAIN_FILES = (
+    ("mmlu_pro", "correct", "category"),
+    ("llmrouter", "correct", "task"),
+    ("pareto", "reward", "source"),
+    ("crux", "correct", ""),
+    ("math_l5", "correct", ""),
+)
+"""Name, prefix of the models' columns, and the column of tasks if there is one."""

@@ -60,14 +60,18 @@ class Unobserved:
 
 @dataclass
 class FakeScorer:
-    """Answers `win_probability` for everything; `None` is a scorer that gives no prediction."""
+    """Answers `win_probability` for everything; `None` is a scorer that gives no prediction.
+
+    `beaten` is what it tells of every model where that is asked for.
+    """
 
     win_probability: float | None = 0.5
     pair_mismatch: bool = False
+    beaten: Mapping[str, float] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
 
     async def score(
-        self, chat: Chat, *, tenant_id: str, pair: ModelPair, scorer: str, timeout: float
+        self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
         self.calls.append(chat.messages[-1].text)
         if self.win_probability is None:
@@ -78,6 +82,7 @@ class FakeScorer:
             scorer_version="v1",
             pair_mismatch=self.pair_mismatch,
             quantiles=QUANTILES,
+            beaten=self.beaten if every_model else {},
         )
 
 

@@ -130,7 +130,7 @@ def upstream_calls(upstream: str, user: str = "") -> dict[str, Any]:
     return calls
 
 
-def samples(process: ServiceProcess, name: str) -> dict[tuple[str, ...], float]:
+def samples(process: ServiceProcess, name: str, *, service: str = "dispatcher") -> dict[tuple[str, ...], float]:
     """A metric's values by its label values, in the order of label names."""
     with urllib.request.urlopen(f"http://{process.metrics}/metrics", timeout=10) as response:
         text = response.read().decode()
@@ -138,7 +138,7 @@ def samples(process: ServiceProcess, name: str) -> dict[tuple[str, ...], float]:
         tuple(sample.labels[label] for label in sorted(sample.labels)): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == f"pointsman_dispatcher_{name}"
+        if sample.name == f"pointsman_{service}_{name}"
     }
 
 

@@ -17,10 +17,10 @@ from tokenizers import Tokenizer
 from scorer_service import artifact
 from scorer_service.artifact import ScorerArtifact
 from scorer_service.preprocess import Passage, Preprocessor
-from training import corpus, data, expert_report, export, metrics, platt
+from training import corpus, data, expert_report, export, made_with, metrics, platt
 from training.corpus import LabelledSet
 from training.errors import TrainingError
-from training.fit_kernel import versions, weighted_quantiles
+from training.fit_kernel import weighted_quantiles
 from training.machine_fit import PENALTIES, Design
 from training.routers import static
 from training.routers.difficulty_kernel import DifficultyKernel, Doubles, Floats
@@ -103,7 +103,12 @@ def adapt(old: Path, labels: Path, unlabelled: Path | None, out: Path, *, seed: 
         weak_model=manifest.weak_model,
         score_quantiles=weighted_quantiles(reference, np.ones(len(reference)), export.QUANTILES),
         data={**manifest.data, dataset.source.name: dataset.source.document()},
-        training={"adapted_from": loaded.version, "before": manifest.training, "seed": seed, "versions": versions()},
+        training={
+            "adapted_from": loaded.version,
+            "before": manifest.training,
+            "seed": seed,
+            "versions": made_with.versions(),
+        },
         metrics={"protocol": f"{_FOLDS}-fold cross-validation over the labels adapted to", "own": after},
     )
     new = StaticRouter(router.tokenizer_json, router.features, fitted.head)

@@ -94,25 +94,37 @@ def folds(groups: Sequence[str], count: int, seed: int) -> NDArray[np.int64]:
     return dealt[membership]
 
 
-def read(data: Path) -> Corpus:
+def read(data: Path, *, evaluation: bool = True) -> Corpus:
     """Read the data folder.
 
     Args:
-        data: holds `eval/` and `train/` as its README lays them out.
+        data: holds `train/`, and `eval/` if that is wanted, as its README lays them out.
+        evaluation: whether `eval/` belongs to it. Without, `arena_hard` is the only labelled set.
 
     Raises:
         CorpusError: a file is missing.
     """
-    mmlu = read_parquet(data / "eval/mmlu_dev.parquet")
-    gsm8k = read_parquet(data / "eval/gsm8k_dev.parquet")
     arena = read_parquet(data / "train/arena_hard.parquet").filter(
         pl.col("model").eq(WEAK_MODEL) & pl.col("judge_score").is_finite() & pl.col("baseline_judge_score").is_finite()
     )
+    labelled = [_set("arena_hard", arena["prompt"], arena["baseline_judge_score"], arena["judge_score"])]
+    if evaluation:
+        mmlu, gsm8k, mt_bench = _evaluation(data)
+        labelled = [mmlu, gsm8k, *labelled, mt_bench]
+    others = [
+        read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
+    ]
+    unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
+    return Corpus(tuple(labelled), unlabelled, read_sources(data, evaluation=evaluation))
+
+
+def _evaluation(data: Path) -> tuple[LabelledSet, LabelledSet, LabelledSet]:
+    mmlu = read_parquet(data / "eval/mmlu_dev.parquet")
+    gsm8k = read_parquet(data / "eval/gsm8k_dev.parquet")
     mt_bench = pl.read_ndjson(_present(data / "eval/mt_bench_dev.jsonl"))
-    labelled = (
+    return (
         _set("mmlu", mmlu["prompt"], mmlu["strong_correct"], mmlu["weak_correct"]),
         _set("gsm8k", gsm8k["prompt"], gsm8k["strong_correct"], gsm8k["weak_correct"]),
-        _set("arena_hard", arena["prompt"], arena["baseline_judge_score"], arena["judge_score"]),
         _set(
             "mt_bench",
             mt_bench["turns"].list.first(),
@@ -120,16 +132,13 @@ def read(data: Path) -> Corpus:
             mt_bench["weak_scores"].list.mean(),
         ),
     )
-    others = [
-        read_parquet(data / f"train/{name}.parquet") for name in ("mmlu_pro", "llmrouter", "pareto", "crux", "math_l5")
-    ]
-    unlabelled = tuple(prompt for frame in others for prompt in full_prompts(frame))
-    return Corpus(labelled, unlabelled, read_sources(data))
 
 
-def read_sources(data: Path) -> tuple[SourceFile, ...]:
-    """Every file of the data folder that training reads."""
-    return tuple(_source(data, name, licence) for name, licence in _LICENCES.items())
+def read_sources(data: Path, *, evaluation: bool) -> tuple[SourceFile, ...]:
+    """Every file of the data folder that training reads, those of `eval/` only if they are asked for."""
+    return tuple(
+        _source(data, name, licence) for name, licence in _LICENCES.items() if evaluation or name.startswith("train/")
+    )
 
 
 _LICENCES = {

@@ -180,6 +180,18 @@ def read(path: Path, format_: Format | None = None, *, max_bad_share: float = MA
     return Dataset(path.stem, found, _content(found, path.stem, table.frame), source, table.bad_summary())
 
 
+def read_labels(path: Path) -> list[Dataset]:
+    """Files of labels for a pair of models: one file, or all of a folder by name.
+
+    Raises:
+        DataError: a file cannot be used, or the folder is empty.
+    """
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} is empty: put files with labels of the pair there")
+    return [read(file) for file in files]
+
+
 def with_prompts(path: Path, *, max_bad_share: float = MAX_BAD_SHARE) -> Table:
     """Any table that has prompts: its rows as they lie in the file, with `prompt` as it is routed on.
 

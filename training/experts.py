@@ -22,7 +22,7 @@ EXPERTS: Mapping[str, tuple[str, ...]] = {
     "word_problem": ("gsm8k",),
     "chat": ("arena_hard", "mt_bench"),
 }
-"""Expert -> the labelled sets that it learns from."""
+"""Expert -> the labelled sets that it learns from. A set of another name has an expert of its own."""
 
 _NEIGHBOURHOOD = 0.6
 """Rating points around the weak model's mean within which other models stand in for it."""
@@ -97,9 +97,11 @@ class Labels:
 
     @property
     def experts(self) -> list[tuple[str, ...]]:
-        """The sets of each expert that has any labels, in the order of `EXPERTS`."""
-        present = {labelled.name for labelled in self.sets}
-        return [names for names in EXPERTS.values() if present & set(names)]
+        """The sets of each expert that has any labels: those of `EXPERTS` in order, then sets of other names."""
+        known = {name for names in EXPERTS.values() for name in names}
+        present = [labelled.name for labelled in self.sets]
+        own = [(name,) for name in present if name not in known]
+        return [names for names in EXPERTS.values() if set(present) & set(names)] + own
 
     @property
     def groups(self) -> list[str]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from scorer_service import artifact
-from scorer_service.artifact import GoldenRow, Manifest
+from scorer_service.artifact import Manifest
+from scorer_service.golden import GoldenRow
 from scorer_service.preprocess import Encoded, Preprocessor, PreprocessSpec
 from scorer_service.scorer import OnnxScorer
 from training import golden

@@ -1,18 +1,14 @@
 """Trains the `kernel` router on the shared data: difficulty heads, experts, gate, calibrator, artefact."""
 
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
-from training import corpus, difficulty, expert_report, experts, export, minilm, views
+from training import corpus, difficulty, expert_report, experts, export, made_with, minilm, views
 from training.encoder import PromptEncoder
 from training.experts import Fitted, Gate, Labels
 from training.routers.kernel import KernelRouter
@@ -36,6 +32,8 @@ class Config:
     folds: int = 10
     without: str = ""
     """A labelled set to leave out, to measure transfer to it."""
+    labels: Path | None = None
+    """File or folder with labels of the pair, in place of those of `eval/`."""
 
 
 def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArtifact:
@@ -44,7 +42,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     Raises:
         TrainingError: data, encoder or result is not what it should be.
     """
-    material = views.read(data, config.without)
+    material = views.read(data, config.without, config.labels)
     labels = material.labels(config.folds, config.seed)
     features, view = views.kernel_view(material, progress)
     progress(STEPS, 1, 3)
@@ -52,14 +50,12 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     fitted = experts.assemble(view, labels, Gate.fit(view, labels), teachers, config.set_balance)
     progress(STEPS, 2, 3)
     router = KernelRouter(material.model, features, fitted.head)
-    written = export.write(router, provenance(material, labels, fitted, asdict(config), config.set_balance), out)
+    written = export.write(router, provenance(material, labels, fitted, config, config.set_balance), out)
     progress(STEPS, 3, 3)
     return written
 
 
-def provenance(
-    material: Material, labels: Labels, fitted: Fitted, config: Mapping[str, Any], balance: float
-) -> export.Provenance:
+def provenance(material: Material, labels: Labels, fitted: Fitted, config: Any, balance: float) -> export.Provenance:
     """What the manifest says of a default artefact."""
     baseline = plain_ridge(material, labels)
     return export.Provenance(
@@ -67,7 +63,7 @@ def provenance(
         weak_model=corpus.WEAK_MODEL,
         score_quantiles=weighted_quantiles(fitted.probabilities, labels.weights(balance), export.QUANTILES),
         data={source.name: source.document() for source in material.corpus.sources},
-        training={"config": config, "versions": versions()},
+        training={"config": made_with.settings(config), "versions": made_with.versions()},
         metrics=expert_report.report(labels, fitted, baseline),
     )
 
@@ -93,13 +89,3 @@ def weighted_quantiles(values: Floats, weights: Floats, count: int) -> list[floa
     mass = np.cumsum(weights[order]) - 0.5 * weights[order]
     quantiles = np.interp(np.linspace(0.0, 1.0, count), mass / weights.sum(), values[order])
     return [float(value) for value in quantiles]
-
-
-def versions() -> Mapping[str, str]:
-    """Of what decides the numbers."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }

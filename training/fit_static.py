@@ -1,6 +1,6 @@
 """Trains the `static` router, the shipped default: a `kernel` teacher first, then a student that repeats its scores."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ class Config:
     folds: int = 10
     without: str = ""
     """A labelled set to leave out, to measure transfer to it."""
+    labels: Path | None = None
+    """File or folder with labels of the pair, in place of those of `eval/`."""
 
 
 def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArtifact:
@@ -35,7 +37,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     Raises:
         TrainingError: data, encoder or result is not what it should be.
     """
-    material = views.read(data, config.without)
+    material = views.read(data, config.without, config.labels)
     labels = material.labels(config.folds, config.seed)
     _, teachers_view = views.kernel_view(material, progress)
     progress(STEPS, 1, 4)
@@ -48,6 +50,6 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     fitted = experts.assemble(view, labels, gate, students, config.set_balance)
     progress(STEPS, 3, 4)
     router = StaticRouter(material.model.tokenizer_json, features, fitted.head)
-    written = export.write(router, provenance(material, labels, fitted, asdict(config), config.set_balance), out)
+    written = export.write(router, provenance(material, labels, fitted, config, config.set_balance), out)
     progress(STEPS, 4, 4)
     return written

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.llama_checkpoint import EMBEDDINGS, FINAL_NORM, LlamaShape, names
-from training.onnx_graph import GraphBuilder
+from training.onnx_graph import ORT_DOMAIN, GraphBuilder
 
 Floats = NDArray[np.float32]
 
 _BLOCK = 64
-_CONTRIB = "com.microsoft"
 
 
 def rounded(weight: Floats) -> Floats:
@@ -92,7 +91,7 @@ def _eight_bit_product(graph: GraphBuilder) -> Callable[[str, Floats], str]:
             value,
             stored,
             graph.floats(scales.reshape(-1), "scales"),
-            domain=_CONTRIB,
+            domain=ORT_DOMAIN,
             K=columns,
             N=rows,
             bits=8,

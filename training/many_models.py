@@ -4,19 +4,15 @@ Their training data are the answer matrices of `train/`, and `labels`: rows of t
 pair that is served. Any two answers to one prompt are a battle.
 """
 
-import dataclasses
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
-from training import bradley_terry, corpus, export, matrices, metrics, tables
+from training import bradley_terry, corpus, export, made_with, matrices, metrics, tables
 from training import data as training_data
 from training.corpus import GROUP_CHARACTERS, SourceFile
 from training.data import Battles, Grades
@@ -116,7 +112,7 @@ def read(data: Path, labels: Path | None, pair: tuple[str, str]) -> Material:
     Raises:
         TrainingError: a file is missing, is in no known format, or does not know the pair.
     """
-    labelled = [training_data.read(file) for file in _files(labels)] if labels else []
+    labelled = training_data.read_labels(labels) if labels else []
     many, sources = (matrices.read_matrices(data), matrices.sources(data)) if data.is_dir() else _file(data)
     return Material.of(
         many,
@@ -132,13 +128,6 @@ def _file(path: Path) -> tuple[tuple[AnswerMatrix, ...], tuple[SourceFile, ...]]
     if isinstance(content, Grades):
         raise DataError(f"{path} holds grades of one model: battles or answers of two or more are needed")
     return (content.matrix(found.name) if isinstance(content, Battles) else content,), (found.source,)
-
-
-def _files(path: Path) -> list[Path]:
-    files = sorted(file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{path} is empty: put files with labels of the pair there")
-    return files
 
 
 def provenance(material: Material, config: Any, curves: PairCurves, held_out: Sequence[Floats]) -> export.Provenance:
@@ -163,26 +152,13 @@ def provenance(material: Material, config: Any, curves: PairCurves, held_out: Se
         calibrated_pairs=curves.pairs(material.models),
         score_quantiles=np.quantile(reference, np.linspace(0.0, 1.0, export.QUANTILES)).tolist(),
         data={source.name: source.document() for source in material.sources},
-        training={"config": settings(config), "versions": versions(), "battles": material.battles},
+        training={
+            "config": made_with.settings(config),
+            "versions": made_with.versions(),
+            "battles": material.battles,
+        },
         metrics=_metrics(material, probabilities),
     )
-
-
-def settings(config: Any) -> Mapping[str, Any]:
-    """The settings as the manifest holds them; of a path its last part, since the rest is the machine's own."""
-    return {
-        name: value.name if isinstance(value, Path) else value for name, value in dataclasses.asdict(config).items()
-    }
-
-
-def versions() -> Mapping[str, str]:
-    """What the numbers depend on beside data and settings."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": onnxruntime.__version__,
-    }
 
 
 def _metrics(material: Material, probabilities: Sequence[Floats]) -> Mapping[str, Any]:

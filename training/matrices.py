@@ -78,7 +78,7 @@ def read_matrices(data: Path) -> tuple[AnswerMatrix, ...]:
 
 def sources(data: Path) -> tuple[SourceFile, ...]:
     """The files that `read_matrices` reads."""
-    return tuple(source for source in corpus.read_sources(data) if source.name.startswith("train/"))
+    return corpus.read_sources(data, evaluation=False)
 
 
 def labelled_pair(labelled: LabelledSet, pair: tuple[str, str]) -> AnswerMatrix:

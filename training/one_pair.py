@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from scorer_service.preprocess import Passage, Preprocessor, PreprocessSpec
-from training import export, many_models, metrics
+from training import export, made_with, metrics
 from training.errors import TrainingError
 from training.logit_curve import LogitCurve
 from training.many_models import Material
@@ -75,8 +75,8 @@ def calibrate(
         score_quantiles=quantiles.tolist(),
         data={source.name: source.document() for source in material.sources},
         training={
-            "config": many_models.settings(config),
-            "versions": many_models.versions(),
+            "config": made_with.settings(config),
+            "versions": made_with.versions(),
             "labels": len(labels.prompts),
         },
         metrics=measured,

@@ -15,6 +15,10 @@ IR_VERSION = 9
 """The IR that goes with opset 20."""
 
 
+ORT_DOMAIN = "com.microsoft"
+"""Operators that ONNX Runtime has beside the standard's."""
+
+
 class GraphBuilder:
     """Collects nodes and constants of one graph. Every method that makes a value returns that value's name."""
 

@@ -24,7 +24,6 @@ from training.routers.difficulty_kernel import Doubles
 from training.train import Progress
 
 Part = Literal["tune", "report"]
-METHODS = ("kernel", "static", "ridge", "length")
 
 PROTOCOLS: Mapping[str, tuple[str, int]] = {
     "mmlu-1500": ("mmlu", 1500),
@@ -80,7 +79,7 @@ def run(data: Path, protocol: str, *, part: Part, draws: int, seed: int, progres
             break
         start += len(labelled.prompts)
     prompts = [prompt[:GROUP_CHARACTERS] for prompt in labelled.prompts]
-    rows = np.arange(len(prompts)) if protocol == "gsm8k-500" else _part(prompts, part)
+    rows = np.arange(len(prompts)) if protocol == "gsm8k-500" else part_rows(prompts, part)
     if len(rows) < 1.2 * count:
         raise TrainingError(f"{protocol} needs more than {1.2 * count:.0f} rows, and part {part} has {len(rows)}")
     own = slice(start, start + len(prompts))
@@ -91,32 +90,59 @@ def run(data: Path, protocol: str, *, part: Part, draws: int, seed: int, progres
     final = PromptEncoder().layers(labelled.prompts, [minilm.LAYERS])[:, 0].astype(np.float64)
     embeddings = final / np.linalg.norm(final, axis=1, keepdims=True)
     targets = 2.0 * labelled.labels - 1.0
-    found: dict[str, list[tuple[float, float, float]]] = {method: [] for method in METHODS}
-    gaps: dict[str, list[Doubles]] = {method: [] for method in METHODS}
-    sizes = []
+    measured = []
     for draw in range(draws):
-        seen, rest = _draw(prompts, rows, count, seed + draw)
+        seen, rest = draw_rows(prompts, rows, count, seed + draw)
         scores = _scores(views_, embeddings, targets, prompts, seen=seen, seed=seed + draw)
         scores["length"] = metrics.length_scores(labelled.prompts)
-        gain = labelled.gain[rest]
-        resampling = metrics.Resampling(len(rest), 200, seed + draw)
-        ridge = metrics.ranking_draws(scores["ridge"][rest], gain, resampling).apgr
-        for method in METHODS:
-            curve = metrics.pgr_curve(scores[method][rest], gain)
-            found[method].append((curve.apgr(), curve.cpt(0.5), curve.cpt(0.8)))
-            gaps[method].append(metrics.ranking_draws(scores[method][rest], gain, resampling).apgr - ridge)
-        sizes.append(len(rest))
+        on_rest = {method: values[rest] for method, values in scores.items()}
+        measured.append(measure(on_rest, labelled.gain[rest], seed=seed + draw))
         progress(protocol, draw + 1, draws)
+    return summarise(count, measured)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one draw says.
+
+    Attributes:
+        rows: that it was measured on.
+        numbers: per method APGR, CPT50 and CPT80.
+        over_ridge: per method its APGR less the ridge's on each of the same bootstrap samples of the rows.
+    """
+
+    rows: int
+    numbers: Mapping[str, tuple[float, float, float]]
+    over_ridge: Mapping[str, Doubles]
+
+
+def measure(scores: Mapping[str, Doubles], gain: Doubles, *, seed: int, samples: int = 200) -> Draw:
+    """Measure every method on the same rows: `scores` and `gain` are of these, [rows]."""
+    resampling = metrics.Resampling(len(gain), samples, seed)
+    ridge = metrics.ranking_draws(scores["ridge"], gain, resampling).apgr
+    numbers, over_ridge = {}, {}
+    for method, values in scores.items():
+        curve = metrics.pgr_curve(values, gain)
+        numbers[method] = (curve.apgr(), curve.cpt(0.5), curve.cpt(0.8))
+        over_ridge[method] = metrics.ranking_draws(values, gain, resampling).apgr - ridge
+    return Draw(len(gain), numbers, over_ridge)
+
+
+def summarise(labels: int, draws: Sequence[Draw]) -> Result:
+    """Means over the draws, each of which trained on so many labels; samples of all draws make one interval."""
+    names = list(draws[0].numbers)
+    mean = {name: np.mean([draw.numbers[name] for draw in draws], axis=0) for name in names}
     methods = {
-        method: dict(zip(("apgr", "cpt50", "cpt80"), map(float, np.mean(values, axis=0)), strict=True))
-        for method, values in found.items()
+        name: dict(zip(("apgr", "cpt50", "cpt80"), map(float, values), strict=True)) for name, values in mean.items()
     }
     gains = {
-        method: metrics.interval(methods[method]["apgr"] - methods["ridge"]["apgr"], np.concatenate(gaps[method]))
-        for method in METHODS
-        if method != "ridge"
+        name: metrics.interval(
+            methods[name]["apgr"] - methods["ridge"]["apgr"], np.concatenate([draw.over_ridge[name] for draw in draws])
+        )
+        for name in names
+        if name != "ridge"
     }
-    return Result(count, float(np.mean(sizes)), methods, gains)
+    return Result(labels, float(np.mean([draw.rows for draw in draws])), methods, gains)
 
 
 def _scores(
@@ -137,14 +163,15 @@ def _scores(
     return {"kernel": taught[:count], "static": repeated[:count], "ridge": (embeddings @ weights + bias)[:, 0]}
 
 
-def _draw(groups: Sequence[str], rows: Rows, count: int, seed: int) -> tuple[Rows, NDArray[np.int64]]:
-    """Rows to train on and the rest; what begins alike stays on one side."""
+def draw_rows(groups: Sequence[str], rows: Rows, count: int, seed: int) -> tuple[Rows, NDArray[np.int64]]:
+    """Draw `count` rows to train on; the rest is what begins like none of these."""
     dealt = corpus.folds([groups[row] for row in rows], len(rows), seed)
     order = np.argsort(dealt, kind="stable")
     seen, rest = order[:count], order[count:]
     return rows[seen], rows[rest[~np.isin(dealt[rest], dealt[seen])]]
 
 
-def _part(groups: Sequence[str], part: Part) -> Rows:
+def part_rows(groups: Sequence[str], part: Part) -> Rows:
+    """The rows of a part: which one a row is of depends on its group alone, not on the other rows."""
     odd = np.array([hashlib.sha256(group.encode()).digest()[1] % 2 for group in groups])
     return np.flatnonzero(odd == (part == "report"))

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from dispatcher_service import pacing, pacing_state, routing
-from dispatcher_service.budget import BudgetWindow, Limit, OnExhausted, Period, fallback, window_at, windows_at
+from dispatcher_service.budget import BudgetWindow, Limit, OnExhausted, Period, degrades, window_at, windows_at
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
-from dispatcher_service.routing import Tier
+from dispatcher_service.routing import Candidates, Tier
 from training.streams import Call
 
 _COST_MEMORY = 200.0  # calls
@@ -78,8 +78,8 @@ class _Costs:
     def expected(self, call: Call) -> Estimate:
         """The very first call has no past: its own costs stand in."""
         if not self._seen:
-            return Estimate(weak=call.weak_cost, strong=call.strong_cost)
-        return Estimate(weak=round(self.weak), strong=round(self.strong))
+            return Estimate((call.weak_cost, call.strong_cost))
+        return Estimate((round(self.weak), round(self.strong)))
 
     def saw(self, call: Call) -> None:
         if not self._seen:
@@ -128,17 +128,18 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
         estimate = costs.expected(call)
         decision = None
         if call.win_probability is not None and plan.pacing is not None:
-            decision, lease = pacing.decide(lease, plan.pacing, reference, call.win_probability, estimate, now=call.at)
+            pair = Candidates.pair(call.win_probability)
+            decision, lease = pacing.decide(lease, plan.pacing, reference, pair, estimate, now=call.at)
         elif call.win_probability is not None:
             decision = routing.decide(call.win_probability, alpha=plan.alpha)
         elif plan.pacing is not None:
-            lease = pacing.forced(lease, plan.pacing, strong=call.forced_strong, estimate=estimate, now=call.at)
+            lease = pacing.forced(lease, plan.pacing, rung=int(call.forced_strong), estimate=estimate, now=call.at)
         wanted = decision.tier if decision is not None else Tier.STRONG if call.forced_strong else Tier.WEAK
         tier = _that_fits(call, wanted, plan, book)
         if plan.pacing is not None and tier is not wanted:
             lease = pacing.refused(lease, plan.pacing, until=book.ends(call, wanted))
             if tier is not None:
-                lease = pacing.rerouted(lease, plan.pacing, strong=tier is Tier.STRONG)
+                lease = pacing.rerouted(lease, plan.pacing, by=1.0 if tier is Tier.STRONG else -1.0)
         result = Result(
             call=call,
             tier=tier,
@@ -159,12 +160,10 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
 
 
 def _that_fits(call: Call, tier: Tier, plan: Plan, book: _Book) -> Tier | None:
-    wanted: Tier | None = tier
-    while wanted is not None:
-        if book.fits(call.strong_cost if wanted is Tier.STRONG else call.weak_cost, call.at):
-            return wanted
-        wanted = fallback(plan.on_exhausted, wanted, in_tool_loop=False)
-    return None
+    if book.fits(call.strong_cost if tier is Tier.STRONG else call.weak_cost, call.at):
+        return tier
+    degraded = degrades(plan.on_exhausted, cheapest=tier is Tier.WEAK, in_tool_loop=False)
+    return Tier.WEAK if degraded and book.fits(call.weak_cost, call.at) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

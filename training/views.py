@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from scorer_service.preprocess import Passage, Preprocessor
 from training import corpus, difficulty, matrices, minilm, surface, word_vectors
+from training import data as data_files
 from training.corpus import Corpus
 from training.encoder import PromptEncoder
 from training.experts import Labels, View
@@ -47,18 +48,22 @@ class Material:
         return Labels.of(self.corpus.labelled, self.arena, folds, seed)
 
 
-def read(data: Path, without: str = "") -> Material:
+def read(data: Path, without: str = "", labels: Path | None = None) -> Material:
     """Read the data folder.
 
     Args:
-        data: holds `eval/` and `train/`.
+        data: holds `train/`, and `eval/` unless there are `labels`.
         without: a labelled set to leave out, prompts and all.
+        labels: a file or folder with labels of the pair, in place of `eval/`. A file is a labelled set by its name
+            (`_dev` at the end does not count).
 
     Raises:
         CorpusError: a file is missing, or there is no such set.
+        DataError: `labels` cannot be used.
         EncoderMissingError: the encoder is not there.
     """
-    material, model = corpus.read(data), minilm.load()
+    material = corpus.read(data) if labels is None else _with_labels(corpus.read(data, evaluation=False), labels)
+    model = minilm.load()
     names = [labelled.name for labelled in material.labelled]
     if without and without not in names:
         raise corpus.CorpusError(f"there is no labelled set {without!r} to leave out: one of {', '.join(names)}")
@@ -68,6 +73,21 @@ def read(data: Path, without: str = "") -> Material:
     labelled = [prompt for labelled_set in material.labelled for prompt in labelled_set.prompts]
     prompts = (*labelled, *(prompt for matrix in sets for prompt in matrix.prompts))
     return Material(material, tuple(sets), arena, prompts, tokens(model, prompts), model)
+
+
+def _with_labels(material: Corpus, path: Path) -> Corpus:
+    files = data_files.read_labels(path)
+    own = [
+        dataclasses.replace(found.pair(corpus.STRONG_MODEL, corpus.WEAK_MODEL), name=found.name.removesuffix("_dev"))
+        for found in files
+    ]
+    if twice := {labelled.name for labelled in material.labelled} & {labelled.name for labelled in own}:
+        raise corpus.CorpusError(f"{path}: train/ has a labelled set {', '.join(twice)} already: rename the file")
+    return dataclasses.replace(
+        material,
+        labelled=(*own, *material.labelled),
+        sources=(*material.sources, *(found.source for found in files)),
+    )
 
 
 def tokens(model: MiniLm, prompts: Sequence[str]) -> TokenRows:

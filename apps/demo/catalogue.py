@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 SHARES: Mapping[str, float] = {"research": 0.5, "support": 0.2}
 """The tenants and the share of their calls that they want to go strong."""
@@ -58,8 +59,14 @@ def openai_models() -> Models:
     )
 
 
-def toml(models: Models, *, scorer: str) -> str:
-    """The dispatcher's configuration file; `scorer` is the scorer's `host:port`."""
+def toml(models: Models, *, scorer: str, more_tenants: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The dispatcher's configuration file.
+
+    Args:
+        models: who answers, for every tenant.
+        scorer: the scorer's `host:port`.
+        more_tenants: tenants beside those of `SHARES`: from the name to the lines of its policy.
+    """
     sections = [
         # More patient than a service should be: on a laptop the local model keeps every core busy.
         f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n'
@@ -69,6 +76,7 @@ def toml(models: Models, *, scorer: str) -> str:
             f"[[models]]\n"
             f'name = "{model.name}"\n'
             f"price = {{ input = {model.input}, cached_input = {model.cached_input}, output = {model.output} }}\n"
+            "max_output_tokens = 4096\n"  # What a call without max_tokens may cost: tenants with limits need a bound.
         )
         sections.append(
             f"[[deployments]]\n"
@@ -76,13 +84,10 @@ def toml(models: Models, *, scorer: str) -> str:
             f'model = "{model.name}"\n'
             f'base_url = "{models.base_url}"\n' + (f'api_key_env = "{models.api_key_env}"\n' * bool(models.api_key_env))
         )
-    for tenant, share in SHARES.items():
+    # Twelve calls are to show that a share comes out: a service holds it over a thousand.
+    ours = {tenant: f"strong_call_share = {share}\npacing_window_calls = 20\n" for tenant, share in SHARES.items()}
+    for tenant, policy in {**ours, **more_tenants}.items():
         sections.append(
-            f"[tenants.{tenant}]\n"
-            f'strong_model = "{models.strong.name}"\n'
-            f'weak_model = "{models.weak.name}"\n'
-            f"strong_call_share = {share}\n"
-            # Twelve calls are to show that a share comes out: a service holds it over a thousand.
-            "pacing_window_calls = 20\n"
+            f'[tenants.{tenant}]\nstrong_model = "{models.strong.name}"\nweak_model = "{models.weak.name}"\n' + policy
         )
     return "\n".join(sections)

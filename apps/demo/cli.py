@@ -22,17 +22,17 @@ def _demo(_: argparse.Namespace) -> int:
     # Imported here: `pointsman --help` needs neither gRPC nor rich.
     from apps.demo.show import demo, terminal
 
-    return _until_signal(lambda: demo(terminal(), os.environ), interrupted=_INTERRUPTED)
+    return until_signal(lambda: demo(terminal(), os.environ), interrupted=_INTERRUPTED)
 
 
 def _run(_: argparse.Namespace) -> int:
     from apps.demo.show import run, terminal
 
     # Being stopped is how it ends.
-    return _until_signal(lambda: run(terminal(), os.environ), interrupted=0)
+    return until_signal(lambda: run(terminal(), os.environ), interrupted=0)
 
 
-def _until_signal(main: Callable[[], Awaitable[int]], *, interrupted: int) -> int:
+def until_signal(main: Callable[[], Awaitable[int]], *, interrupted: int) -> int:
     """Run `main`; SIGINT, SIGTERM and SIGHUP cancel it, so that its children are stopped whichever way we end."""
 
     async def guarded() -> int:

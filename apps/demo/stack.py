@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from apps.demo.catalogue import KEY_VARIABLE, Models, local_models, openai_models, toml
 from apps.demo.children import Child, child
@@ -28,11 +29,11 @@ class Ports:
 def usual_ports() -> Ports:
     """The documented ports, each replaced by a free one where something else holds it."""
     return Ports(
-        scorer=_or_free(50051),
-        scorer_metrics=_or_free(9101),
-        dispatcher=_or_free(50052),
-        dispatcher_metrics=_or_free(9102),
-        upstream=_or_free(8080),
+        scorer=port_or_free(50051),
+        scorer_metrics=port_or_free(9101),
+        dispatcher=port_or_free(50052),
+        dispatcher_metrics=port_or_free(9102),
+        upstream=port_or_free(8080),
     )
 
 
@@ -47,8 +48,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(environ: Mapping[str, str], ports: Ports) -> AsyncIterator[Stack]:
-    """Everything up inside the context, nothing left after it.
+async def running(
+    environ: Mapping[str, str], ports: Ports, *, more_tenants: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Stack]:
+    """Everything up inside the context, nothing left after it. `more_tenants` as in `catalogue.toml`.
 
     Raises:
         ChildFailed: a process did not start.
@@ -71,7 +74,7 @@ async def running(environ: Mapping[str, str], ports: Ports) -> AsyncIterator[Sta
             )
         )
         config = Path(directory) / "dispatcher.toml"
-        config.write_text(toml(models, scorer=scorer.serving["grpc"]), encoding="utf-8")
+        config.write_text(toml(models, scorer=scorer.serving["grpc"], more_tenants=more_tenants), encoding="utf-8")
         dispatcher = await stack.enter_async_context(
             child(
                 "dispatcher_service",
@@ -95,7 +98,7 @@ def _loopback(port: int) -> str:
     return f"127.0.0.1:{port}"
 
 
-def _or_free(port: int) -> int:
+def port_or_free(port: int) -> int:
     """The port if nothing listens on it, else 0. Somebody may still take it before our child does; it then says so."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

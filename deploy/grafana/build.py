@@ -33,7 +33,7 @@ def quantiles(metric: str, by: str = "", labels: str = "") -> list[tuple[str, st
 
 def spend(labels: str) -> list[Panel]:
     """What the owner of a budget looks at; `labels` choose tenants."""
-    strong = f'{DISPATCHER}decisions_total{{tier="strong", {labels}}}'
+    strong = f"{DISPATCHER}strong_call_equivalents_total{{{labels}}}"
     every = f"{DISPATCHER}decisions_total{{{labels}}}"
     return [
         Panel(
@@ -54,7 +54,8 @@ def spend(labels: str) -> list[Panel]:
         ),
         Panel(
             title="Share of strong calls",
-            description="The routing rate, beside the share that the tenant wants (dashed names end in 'target').",
+            description="The routing rate, beside the share that the tenant wants (dashed names end in 'target'). A model "
+            "between the cheapest and the strongest counts by its cost.",
             unit="percentunit",
             maximum=1,
             queries=[
@@ -65,6 +66,13 @@ def spend(labels: str) -> list[Panel]:
                 ),
                 (f"max by (tenant) ({DISPATCHER}strong_call_share_target{{{labels}}})", "{{tenant}} target"),
             ],
+        ),
+        Panel(
+            title="Calls by model",
+            description="Decisions by the chosen model.",
+            unit="reqps",
+            kind="stacked",
+            queries=[(rate(DISPATCHER + "model_decisions_total", "model", labels), "{{model}}")],
         ),
         Panel(
             title="α over time",

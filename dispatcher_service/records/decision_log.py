@@ -37,11 +37,13 @@ class Lines(Protocol):
 
 
 class StdoutLines:
-    """Standard output, which is the process's own."""
+    """Standard output, which is this process's own, or its workers' together."""
 
     def write(self, lines: Sequence[str]) -> None:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
+        # One write per line: workers share the pipe, and what is longer than PIPE_BUF may be cut by another's line.
+        for line in lines:
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
 
     def tend(self) -> None:
         pass
@@ -125,8 +127,11 @@ class FileLines:
     def _rotate(self) -> None:
         now = self._clock()
         closed_at = datetime.fromtimestamp(now, tz=UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        if not self._was_renamed():
+            # Another process may be quicker still: then there is nothing left to rename.
+            with suppress(FileNotFoundError):
+                self._path.rename(self._path.with_name(f"{self._path.name}.{closed_at}"))
         self._file.close()
-        self._path.rename(self._path.with_name(f"{self._path.name}.{closed_at}"))
         self._file = self._open()
         self._forget_old()
 

@@ -5,8 +5,25 @@ from decimal import Decimal
 from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd
 from pointsman.dispatcher.v1 import decision_pb2
 
-_TIERS = {decision_pb2.TIER_WEAK: "weak", decision_pb2.TIER_STRONG: "strong"}
-_OTHERS = {decision_pb2.TIER_WEAK: "strong", decision_pb2.TIER_STRONG: "weak"}
+_TIERS = {
+    decision_pb2.TIER_WEAK: "weak",
+    decision_pb2.TIER_MIDDLE: "to the middle",
+    decision_pb2.TIER_STRONG: "strong",
+}
+_OTHERS = {
+    decision_pb2.TIER_WEAK: "strong",
+    decision_pb2.TIER_MIDDLE: "strongest",
+    decision_pb2.TIER_STRONG: "weak",
+}
+_LEFT_OUT = {
+    decision_pb2.LEFT_OUT_MODALITY: "its part_tokens has no bound for a kind of part in the request",
+    decision_pb2.LEFT_OUT_CONTEXT_WINDOW: "the request and its answer are longer than its context_window",
+    decision_pb2.LEFT_OUT_TOOLS: "the request has tools, and it calls none",
+    decision_pb2.LEFT_OUT_TURNED_OFF: "operators had turned it off",
+    decision_pb2.LEFT_OUT_STICKY_CONVERSATION: "the conversation keeps a stronger model by the tenant's sticky",
+    decision_pb2.LEFT_OUT_NOT_SCORED: "the scorer does not compare it with the others",
+    decision_pb2.LEFT_OUT_DEARER_THAN_STRONGEST: "it costs more than the model that the scorer knows as the strongest",
+}
 _SOURCES = {
     decision_pb2.ALPHA_SOURCE_FIXED: "the tenant's fixed alpha",
     decision_pb2.ALPHA_SOURCE_SHARE: "the alpha of the tenant's share of strong calls",
@@ -16,17 +33,18 @@ _SOURCES = {
 _FORCED = {
     decision_pb2.REASON_SCORER_UNAVAILABLE: "there was no win probability in time, and the tenant's on_scorer_failure "
     "says what happens then",
-    decision_pb2.REASON_BUDGET_DEGRADED: "strong was chosen, but a limit had no room for it, and the tenant's "
+    decision_pb2.REASON_BUDGET_DEGRADED: "a dearer model was chosen, but a limit had no room for it, and the tenant's "
     "on_exhausted is degrade",
-    decision_pb2.REASON_LEDGER_UNAVAILABLE: "strong was chosen, but the ledger could not be reached, and the tenant's "
-    "on_ledger_failure is weak",
+    decision_pb2.REASON_LEDGER_UNAVAILABLE: "a dearer model was chosen, but the ledger could not be reached, and the "
+    "tenant's on_ledger_failure is weak",
     decision_pb2.REASON_FALLBACK: "the chosen model did not answer, and this one took its place",
-    decision_pb2.REASON_STICKY_CONVERSATION: "the conversation keeps its tier by the tenant's sticky, so that no "
+    decision_pb2.REASON_STICKY_CONVERSATION: "the conversation keeps its model by the tenant's sticky, so that no "
     "threshold took part",
     decision_pb2.REASON_TOOL_LOOP: "the request carried results of tool calls, and the model that made the calls goes "
     "on, so that no threshold took part",
-    decision_pb2.REASON_OVERRIDE_WEAK: "operators had turned the tenant to weak, or its strong model off",
-    decision_pb2.REASON_OVERRIDE_STRONG: "operators had turned the tenant to strong, or its weak model off",
+    decision_pb2.REASON_OVERRIDE_WEAK: "operators had turned the tenant to weak, or its stronger models off",
+    decision_pb2.REASON_OVERRIDE_STRONG: "operators had turned the tenant to strong, or its weaker models off",
+    decision_pb2.REASON_ONLY_FIT: "no other model of the tenant could take the request",
 }
 
 
@@ -41,20 +59,56 @@ def _choice(record: decision_pb2.DecisionRecord) -> list[str]:
         return ["The request ended before a model was chosen."]
     decision = record.decision
     tier = _TIERS.get(decision.tier, "unknown")
-    return [f"It went {tier}, to {decision.model}: {_why(decision)}."]
+    left_out = [
+        f"{candidate.model} was left out: {_LEFT_OUT.get(candidate.left_out, 'unknown')}."
+        for candidate in decision.candidates
+        if candidate.left_out
+    ]
+    return [f"It went {tier}, to {decision.model}: {_why(decision)}.", *left_out]
 
 
 def _why(decision: decision_pb2.Decision) -> str:
     if decision.reason in (decision_pb2.REASON_AT_OR_ABOVE_ALPHA, decision_pb2.REASON_BELOW_ALPHA):
+        if any(candidate.HasField("beaten_by_strongest") for candidate in decision.candidates):
+            return _why_of_many(decision)
         relation = "at or above" if decision.reason == decision_pb2.REASON_AT_OR_ABOVE_ALPHA else "below"
-        source = _SOURCES.get(decision.alpha_source, "the tenant's alpha")
-        alpha = f"{decision.alpha:.4f}" if decision.alpha <= 1 else "above 1, so that nothing goes strong"
+        source = _source(decision)
         return (
             f"the probability that the strong model answers better was {decision.win_probability:.4f}, {relation} "
-            f"{source}, {alpha}"
+            f"{source}, {_alpha(decision)}"
+        )
+    if decision.reason == decision_pb2.REASON_BEST_UTILITY:
+        return (
+            f"its quality less λ times its cost was best, λ following from {_source(decision)}, {_alpha(decision)}"
+            f"{_odds(decision)}"
         )
     why = _FORCED.get(decision.reason) or decision_pb2.Reason.Name(decision.reason)
     return f"{why} ({decision.instead_of} was chosen first)" if decision.instead_of else why
+
+
+def _why_of_many(decision: decision_pb2.Decision) -> str:
+    cheapest = decision.reason == decision_pb2.REASON_BELOW_ALPHA
+    rule = (
+        "the cheapest that the strongest beats with a probability below"
+        if cheapest
+        else ("the strongest beats every cheaper one with a probability at or above")
+    )
+    return f"{rule} {_source(decision)}, {_alpha(decision)}{_odds(decision)}"
+
+
+def _odds(decision: decision_pb2.Decision) -> str:
+    compared = [each for each in decision.candidates if each.HasField("beaten_by_strongest")]
+    return (
+        " (" + ", ".join(f"{each.model} {each.beaten_by_strongest:.4f}" for each in compared) + ")" if compared else ""
+    )
+
+
+def _source(decision: decision_pb2.Decision) -> str:
+    return _SOURCES.get(decision.alpha_source, "the tenant's alpha")
+
+
+def _alpha(decision: decision_pb2.Decision) -> str:
+    return f"{decision.alpha:.4f}" if decision.alpha <= 1 else "above 1, so that nothing goes strong"
 
 
 def _cost(decision: decision_pb2.Decision) -> list[str]:
@@ -78,9 +132,10 @@ def _end(record: decision_pb2.DecisionRecord) -> list[str]:
 def _shadows(record: decision_pb2.DecisionRecord) -> list[str]:
     sentences = []
     for shadow in record.shadows:
+        model = f", to {shadow.model}" if record.decision.candidates and shadow.model else ""
         what = "Another dial" if shadow.kind == decision_pb2.SHADOW_KIND_DIAL else f"Scorer {shadow.scorer}"
         sentences.append(
-            f"{what}, in its shadow, would have gone {_TIERS.get(shadow.tier, 'unknown')}: "
+            f"{what}, in its shadow, would have gone {_TIERS.get(shadow.tier, 'unknown')}{model}: "
             f"{shadow.win_probability:.4f} against {shadow.alpha:.4f}."
         )
     return sentences

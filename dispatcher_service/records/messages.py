@@ -54,9 +54,10 @@ def add_shadow(logged: Record, shadow: ShadowChoice) -> None:
         kind=_SHADOWS[shadow.kind],
         tier=rendering.TIERS[shadow.decision.tier],
         alpha=shadow.decision.alpha or 0.0,
-        win_probability=shadow.prediction.win_probability,
+        win_probability=shadow.decision.win_probability or 0.0,
         scorer=shadow.prediction.scorer,
         scorer_version=shadow.prediction.scorer_version,
+        model=shadow.model,
     )
 
 

@@ -59,6 +59,6 @@ class RecordMetrics:
         tenant = self._tenant(outcome.request.tenant_id)
         self._shadows.labels(tenant, shadow.kind.value, shadow.decision.tier.value).inc()
         if outcome.bill is not None and outcome.choice is not None:
-            alike = outcome.choice.decision.tier is shadow.decision.tier
-            cost = outcome.bill.cost if alike else outcome.bill.other_tier_cost
+            alike = outcome.choice.decision.rung == shadow.decision.rung
+            cost = outcome.bill.cost if alike else outcome.bill.ladder_costs[shadow.decision.rung]
             self._shadow_cost.labels(tenant, shadow.kind.value).inc(cost / NANO_USD_PER_USD)

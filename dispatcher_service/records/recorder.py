@@ -205,20 +205,21 @@ class Recorder:
         choice = None if outcome is None else outcome.choice
         if outcome is None or policy.shadow is None or choice is None or choice.prediction is None:
             return
-        found = [shadows.by_dial(policy.shadow, choice.prediction)]
+        found = [shadows.by_dial(policy, choice)]
         if policy.shadow.scorer and not self._stopping:
             async with limit:
                 prediction = await self._scorer.score(
                     outcome.request.chat,
                     tenant_id=policy.tenant_id,
-                    pair=policy.pair,
+                    pair=choice.ladder.ends,
+                    every_model=choice.ladder.top > 1,
                     scorer=policy.shadow.scorer,
                     timeout=_SHADOW_TIMEOUT,
                 )
             if prediction is None:
                 self._lose("shadow", 1, "the shadow scorer gave no prediction")
             else:
-                found.append(shadows.by_scorer(policy.shadow, policy.dial, prediction))
+                found.append(shadows.by_scorer(policy, choice, prediction))
         for shadow in found:
             if shadow is not None:
                 messages.add_shadow(entry.record, shadow)

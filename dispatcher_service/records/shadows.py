@@ -3,9 +3,9 @@
 import enum
 from dataclasses import dataclass
 
-from dispatcher_service import routing
-from dispatcher_service.catalogue import FixedAlpha, Shadow, StrongCallShare
-from dispatcher_service.outcome import Prediction
+from dispatcher_service import comparing, routing
+from dispatcher_service.catalogue import FixedAlpha, StrongCallShare, TenantPolicy
+from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.routing import Decision
 
 
@@ -22,25 +22,37 @@ class ShadowChoice:
 
     kind: ShadowKind
     decision: Decision
+    model: str
     prediction: Prediction
 
 
-def by_dial(shadow: Shadow, prediction: Prediction) -> ShadowChoice | None:
-    """The shadow's dial on the live prediction; `None` if it has no dial."""
-    if shadow.dial is None:
+def by_dial(policy: TenantPolicy, live: Choice) -> ShadowChoice | None:
+    """The shadow's dial on the live prediction; `None` if it has no dial, or nothing can be compared."""
+    assert policy.shadow is not None
+    return _shadow(ShadowKind.DIAL, policy.shadow.dial, policy, live, live.prediction)
+
+
+def by_scorer(policy: TenantPolicy, live: Choice, prediction: Prediction) -> ShadowChoice | None:
+    """The shadow scorer's prediction at the shadow's dial, or at the tenant's live one.
+
+    `None` where only limits are a dial, or nothing can be compared.
+    """
+    assert policy.shadow is not None
+    return _shadow(ShadowKind.SCORER, policy.shadow.dial or policy.dial, policy, live, prediction)
+
+
+def _shadow(
+    kind: ShadowKind,
+    dial: FixedAlpha | StrongCallShare | None,
+    policy: TenantPolicy,
+    live: Choice,
+    prediction: Prediction | None,
+) -> ShadowChoice | None:
+    if dial is None or prediction is None or len(live.fitting) == 1:
         return None
-    return ShadowChoice(kind=ShadowKind.DIAL, decision=_decide(shadow.dial, prediction), prediction=prediction)
-
-
-def by_scorer(shadow: Shadow, live: FixedAlpha | StrongCallShare | None, prediction: Prediction) -> ShadowChoice | None:
-    """The shadow's scorer at the shadow's dial, or at the tenant's live one; `None` where only limits are one."""
-    dial = shadow.dial or live
-    if dial is None:
+    candidates, _ = comparing.compare(prediction, live.ladder, live.fitting, policy.objective, live.estimate)
+    if candidates is None:
         return None
-    decision = _decide(dial, prediction)
-    return ShadowChoice(kind=ShadowKind.SCORER, decision=decision, prediction=prediction)
-
-
-def _decide(dial: FixedAlpha | StrongCallShare, prediction: Prediction) -> Decision:
     alpha = dial.alpha if isinstance(dial, FixedAlpha) else routing.alpha_for_share(prediction.quantiles, dial.share)
-    return routing.decide(prediction.win_probability, alpha=alpha)
+    decision = routing.decide_among(candidates, alpha=alpha)
+    return ShadowChoice(kind=kind, decision=decision, model=live.ladder.models[decision.rung], prediction=prediction)

@@ -19,14 +19,15 @@ def run(
     about: str,
     argv: list[str],
     environ: Mapping[str, str],
-    main: Callable[[Settings], Awaitable[None]],
+    main: Callable[[Settings], Awaitable[int | None]],
 ) -> int:
     """Run a service until it stops.
 
     `cls` must have `log_level` and `log_style`. Every failure to start is one line on standard error.
 
     Returns:
-        The exit code: 0 after a drain, 2 for a bad setting or argument, 1 for any other failure to start.
+        The exit code: what `main` returns (`None` is 0: a drain), 2 for a bad setting or argument, 1 for any other
+        failure to start.
     """
     if argv and argv[0] in ("-h", "--help"):
         print(f"{about}\n\nSettings (environment variables):\n{describe(cls, prefix)}")  # noqa: T201
@@ -39,14 +40,13 @@ def run(
         return _fail(str(error), 2)
     logs.configure(settings.log_level, settings.log_style)
     try:
-        asyncio.run(_as_coroutine(main(settings)))
+        return asyncio.run(_as_coroutine(main(settings))) or 0
     except StartError as error:
         return _fail(str(error), 1)
-    return 0
 
 
-async def _as_coroutine(awaitable: Awaitable[None]) -> None:
-    await awaitable
+async def _as_coroutine(awaitable: Awaitable[int | None]) -> int | None:
+    return await awaitable
 
 
 def _fail(line: str, code: int) -> int:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.api import annotations_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "protos"
-FILES = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto"))
+FILES = sorted(str(path.relative_to(PROTOS)) for path in (PROTOS / "pointsman").rglob("*.proto"))
 GENERATED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "pointsman").rglob("*_pb2*.py*") if path.is_file())
 
 # The protoc plugins and buf are installed beside the interpreter.
@@ -49,7 +50,13 @@ def test_the_protos_are_lint_clean() -> None:
 
 
 def test_the_protos_are_formatted() -> None:
-    _buf("format", "--exit-code", "--diff", "protos")
+    _buf("format", "--exit-code", "--diff", "--exclude-path", "protos/google", "protos")
+
+
+def test_what_is_copied_of_google_is_what_runs() -> None:
+    installed = Path(annotations_pb2.__file__).parent
+    for copied in (PROTOS / "google" / "api").iterdir():
+        assert copied.read_text(encoding="utf-8") == (installed / copied.name).read_text(encoding="utf-8")
 
 
 def test_nothing_breaks_callers_of_the_last_release(tmp_path: Path) -> None:

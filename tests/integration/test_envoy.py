@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import struct
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,106 +15,19 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import yaml
 
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 from tests import tools
 from tests.dispatchers import chat, start_dispatcher
+from tests.envoy import Envoy, shipped
 from tests.openai_server import openai_server_thread
-from tests.processes import ROOT, SCORER_PORTS, ServiceProcess, eventually
-
-SHIPPED = ROOT / "deploy" / "envoy" / "envoy.yaml"
-
-
-class Envoy:
-    """Envoy with the shipped configuration, but for addresses, certificates and, if given, the rate limit."""
-
-    def __init__(self, folder: Path, *, dispatchers: list[str], scorers: list[str], tokens: int = 0) -> None:
-        config = yaml.safe_load(SHIPPED.read_text().replace("/etc/envoy/tls", str(folder)))
-        config["admin"]["address"]["socket_address"]["port_value"] = 0
-        for listener in config["static_resources"]["listeners"]:
-            listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
-        for cluster in config["static_resources"]["clusters"]:
-            addresses = {"dispatchers": dispatchers, "scorers": scorers}[cluster["name"]]
-            cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [_endpoint(address) for address in addresses]}]
-        if tokens:
-            _rate_limit(config)["token_bucket"] = {
-                "max_tokens": tokens,
-                "tokens_per_fill": tokens,
-                "fill_interval": "60s",
-            }
-        _make_certificate(folder)
-        path = folder / "envoy.yaml"
-        path.write_text(yaml.safe_dump(config))
-        admin = folder / "admin"
-        admin.unlink(missing_ok=True)
-        self._log = (folder / "envoy.log").open("w")
-        arguments = ["-c", str(path), "--admin-address-path", str(admin), "--concurrency", "1", "--use-dynamic-base-id"]
-        self._process = subprocess.Popen([tools.envoy(), *arguments], stdout=self._log, stderr=self._log)
-        for _ in eventually(30):
-            assert self._process.poll() is None, (folder / "envoy.log").read_text()
-            if admin.exists() and admin.read_text():
-                break
-        self._admin = admin.read_text()
-        self.certificate = (folder / "tls.crt").read_bytes()
-        for _ in eventually(30):
-            with contextlib.suppress(OSError):
-                if self._get("/ready").strip() == "LIVE" and self._healthy() == len(dispatchers) + len(scorers):
-                    break
-        self.ports = {
-            listener["name"]: listener["local_address"]["socket_address"]["port_value"]
-            for listener in json.loads(self._get("/listeners?format=json"))["listener_statuses"]
-        }
-
-    def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=5) as response:
-            text: str = response.read().decode()
-            return text
-
-    def _healthy(self) -> int:
-        return sum(line.endswith("::health_flags::healthy") for line in self._get("/clusters").splitlines())
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
-
-
-def _endpoint(address: str) -> Any:
-    host, _, port = address.rpartition(":")
-    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
-
-
-def _rate_limit(config: Any) -> Any:
-    (callers,) = [each for each in config["static_resources"]["listeners"] if each["name"] == "callers"]
-    filters = callers["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
-    (limit,) = [each["typed_config"] for each in filters if each["name"].endswith("local_ratelimit")]
-    return limit
-
-
-def _make_certificate(folder: Path) -> None:
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(folder / "tls.key"), "-out", str(folder / "tls.crt")]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    subprocess.run([*command, *names, *files], check=True, capture_output=True, timeout=30)
+from tests.processes import SCORER_PORTS, ServiceProcess
 
 
 def test_the_shipped_file_is_one_that_envoy_takes(tmp_path: Path) -> None:
-    _make_certificate(tmp_path)
     path = tmp_path / "envoy.yaml"
-    path.write_text(SHIPPED.read_text().replace("/etc/envoy/tls", str(tmp_path)))
+    path.write_text(shipped(tmp_path))
     command = [tools.envoy(), "--mode", "validate", "-c", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
@@ -143,7 +58,7 @@ def _secure(envoy: Envoy) -> grpc.aio.Channel:
 async def test_calls_and_streams_pass_through_tls(
     tmp_path: Path, dispatcher: ServiceProcess, scorers: list[ServiceProcess]
 ) -> None:
-    envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc])
+    envoy = Envoy(tmp_path, executable=tools.envoy(), dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc])
     with contextlib.closing(envoy):
         async with _secure(envoy) as channel:
             stub = dispatcher_pb2_grpc.DispatcherServiceStub(channel)
@@ -158,12 +73,44 @@ async def test_calls_and_streams_pass_through_tls(
             assert any(key == "grpc-status-details-bin" for key, _ in refused.value.trailing_metadata() or ())
         body = dispatcher_pb2.RouteRequest(chat=chat("hello")).SerializeToString()
         assert await asyncio.to_thread(_grpc_web, envoy, body)
+        await asyncio.to_thread(_json, envoy)
+
+
+def _json(envoy: Envoy) -> None:
+    """The same service for whoever has no gRPC."""
+    asked = {"chat": {"messages": [{"role": "ROLE_USER", "content": [{"text": "hello"}]}]}, "request_id": "by-json"}
+    status, answer = _http(envoy, "/v1/chat:complete", asked)
+    assert (status, answer["request_id"]) == (200, "by-json")
+    assert answer["choices"][0]["content"].endswith("says: hello")
+    status, kept = _http(envoy, "/v1/decisions/by-json")
+    assert (status, kept["record"]["request_id"]) == (200, "by-json")
+    status, events = _http(envoy, "/v1/chat:streamComplete", asked | {"request_id": "streamed"})
+    assert status == 200
+    assert [next(iter(event)) for event in (events[0], events[-1])] == ["started", "finished"]
+    status, error = _http(envoy, "/v1/chat:complete", {"chat": {}})
+    assert status == 400
+    assert {detail["@type"].rpartition(".")[2] for detail in error["details"]} >= {"ErrorInfo", "BadRequest"}
+    status, _ = _http(envoy, "/v1/chat:complete", {"chart": {}})
+    assert status == 400
+
+
+def _http(envoy: Envoy, path: str, body: Any = None) -> tuple[int, Any]:
+    """Status and JSON of a POST, or of a GET without a body."""
+    request = urllib.request.Request(
+        f"https://localhost:{envoy.ports['callers']}{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json", "x-pointsman-tenant": "default"},
+    )
+    context = ssl.create_default_context(cadata=envoy.certificate.decode())
+    try:
+        with urllib.request.urlopen(request, context=context, timeout=10) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read() or b"{}")
 
 
 def _grpc_web(envoy: Envoy, body: bytes) -> bytes:
     """The same service for a browser: gRPC-Web over HTTP/1.1 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-WEB.md)."""
-    import ssl
-
     context = ssl.create_default_context(cadata=envoy.certificate.decode())
     request = urllib.request.Request(
         f"https://localhost:{envoy.ports['callers']}/pointsman.dispatcher.v1.DispatcherService/Route",
@@ -181,7 +128,7 @@ async def test_a_scorer_killed_under_load_loses_no_request(tmp_path: Path, dispa
     with contextlib.ExitStack() as stack:
         pair = [stack.enter_context(ServiceProcess("scorer_service", env=SCORER_PORTS)) for _ in range(2)]
         addresses = [process.wait_until_serving().grpc for process in pair]
-        envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=addresses)
+        envoy = Envoy(tmp_path, executable=tools.envoy(), dispatchers=[dispatcher.grpc], scorers=addresses)
         stack.enter_context(contextlib.closing(envoy))
         turn = scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text="Which scorer answers?")
         request = scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=[turn]))
@@ -208,7 +155,9 @@ async def test_a_scorer_killed_under_load_loses_no_request(tmp_path: Path, dispa
 async def test_what_is_over_the_rate_limit_is_refused_as_exhausted(
     tmp_path: Path, dispatcher: ServiceProcess, scorers: list[ServiceProcess]
 ) -> None:
-    envoy = Envoy(tmp_path, dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc], tokens=5)
+    envoy = Envoy(
+        tmp_path, executable=tools.envoy(), dispatchers=[dispatcher.grpc], scorers=[scorers[0].grpc], limit=(5, "60s")
+    )
     with contextlib.closing(envoy):
         async with _secure(envoy) as channel:
             stub = dispatcher_pb2_grpc.DispatcherServiceStub(channel)

@@ -21,7 +21,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from pointsman.dispatcher.v1 import budget_pb2, chat_pb2, dispatcher_pb2, records_pb2
 from pointsman.scorer.v1 import scorer_pb2
+from scorer_service.settings import SHIPPED_ARTIFACT
 from tests import faults, fuzzing
+from tests.answer_artifacts import write_answer, write_ranker
 from tests.dispatchers import Caller, chat
 from tests.processes import SCORER_PORTS, ServiceProcess
 
@@ -53,7 +55,14 @@ def scorer_seeds() -> list[Message]:
         scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text="What is a noble gas?"),
     ]
     one = scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=turns))
-    return [one, scorer_pb2.BatchScoreRequest(requests=[one, one]), scorer_pb2.ListScorersRequest()]
+    answer = "A gas that does not react. The answer is neon, 1 + 1 = 2."
+    return [
+        one,
+        scorer_pb2.BatchScoreRequest(requests=[one, one]),
+        scorer_pb2.ScoreAnswerRequest(conversation=one.conversation, answer=answer),
+        scorer_pb2.RankAnswersRequest(conversation=one.conversation, answers=[answer, "Neon.", "I cannot say."]),
+        scorer_pb2.ListScorersRequest(),
+    ]
 
 
 def dispatcher_seeds() -> list[Message]:
@@ -148,8 +157,12 @@ def dispatcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
 
 
 @pytest.fixture(scope="module")
-def scorer() -> Iterator[Target]:
-    with ServiceProcess("scorer_service", env=SCORER_PORTS) as process:
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("artifacts")
+    judges = {"judge": write_answer(folder / "judge"), "ranker": write_ranker(folder / "ranker")}
+    served = {"default": SHIPPED_ARTIFACT, **judges}
+    settings = {"SCORER_ARTIFACTS": ",".join(f"{name}={directory}" for name, directory in served.items())}
+    with ServiceProcess("scorer_service", env={**SCORER_PORTS, **settings}) as process:
         yield Target(process.wait_until_serving(), SCORER, scorer_seeds())
 
 

@@ -150,6 +150,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             **DISPATCHER_PORTS,
             "DISPATCHER_CONFIG": str(config),
             "DISPATCHER_LEDGER": f"sqlite:{folder / 'ledger.db'}",
+            # Rules and dashboards read what a parent has merged of two.
+            "DISPATCHER_WORKERS": "2",
         }
         with ServiceProcess("dispatcher_service", env=env) as dispatcher:
             targets = {"pointsman-scorer": scorer.metrics, "pointsman-dispatcher": dispatcher.metrics}
@@ -221,6 +223,16 @@ def test_every_alert_looks_at_series_that_are_there(prometheus: Prometheus) -> N
         # With their labels: a misspelt value would never fire.
         for selector in set(re.findall(r"\b(?:[\w:]*pointsman_[\w:]+|up)(?:\{[^}]*\})?", rule["expr"])):
             assert prometheus.query(selector) or selector in ABSENT, f"{rule['alert']}: {selector}"
+
+
+def test_what_the_chart_and_the_guide_scale_on_is_there_and_by_process(prometheus: Prometheus) -> None:
+    chart = ROOT / "deploy" / "helm" / "pointsman"
+    files = [*(chart / "templates").glob("*"), chart / "values.yaml", ROOT / "deploy" / "README.md"]
+    named = {name for path in files for name in re.findall(r"\bpointsman_(?:scorer|dispatcher)_\w+", path.read_text())}
+    assert named >= {"pointsman_scorer_queue_conversations", "pointsman_dispatcher_requests_in_flight"}
+    for name in named:
+        # An adapter gives each pod's sum to the autoscaler: there must be one per target, whatever labels stand beside.
+        assert len(prometheus.query(f"sum by (instance) ({name})")) == 1, name
 
 
 def test_workers_behind_one_name_add_up(prometheus: Prometheus) -> None:

@@ -37,6 +37,12 @@ class Scorer(scorer_pb2_grpc.ScorerServiceServicer):
     async def BatchScore(self, request: object, context: Any) -> scorer_pb2.BatchScoreResponse:  # noqa: N802
         raise NotImplementedError
 
+    async def ScoreAnswer(self, request: object, context: Any) -> scorer_pb2.ScoreAnswerResponse:  # noqa: N802
+        raise NotImplementedError
+
+    async def RankAnswers(self, request: object, context: Any) -> scorer_pb2.RankAnswersResponse:  # noqa: N802
+        raise NotImplementedError
+
     async def ListScorers(self, request: object, context: Any) -> scorer_pb2.ListScorersResponse:  # noqa: N802
         return scorer_pb2.ListScorersResponse(
             scorers=[scorer_pb2.Scorer(name="fake", version="v1", score_quantiles=QUANTILES)]

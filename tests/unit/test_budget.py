@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from dispatcher_service import budget, pricing
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.pricing import Price, Usage, UsageSource
-from dispatcher_service.routing import Tier
 
 PRICE = Price(
     input=2_500_000_000, cached_input=1_250_000_000, cache_write=0, output=10_000_000_000, reasoning=10_000_000_000
@@ -62,12 +61,12 @@ def test_a_limit_outside_of_what_scripts_hold_exactly_is_refused(amount: int) ->
         Limit(Period.DAY, amount)
 
 
-def test_degrade_falls_to_weak_once_and_never_in_a_tool_loop() -> None:
-    assert budget.fallback(OnExhausted.DEGRADE, Tier.STRONG, in_tool_loop=False) is Tier.WEAK
-    assert budget.fallback(OnExhausted.DEGRADE, Tier.WEAK, in_tool_loop=False) is None
-    assert budget.fallback(OnExhausted.DEGRADE, Tier.STRONG, in_tool_loop=True) is None
-    assert budget.fallback(OnExhausted.REJECT, Tier.STRONG, in_tool_loop=False) is None
-    assert budget.fallback(OnExhausted.BORROW, Tier.STRONG, in_tool_loop=False) is None
+def test_degrade_falls_to_the_cheapest_once_and_never_in_a_tool_loop() -> None:
+    assert budget.degrades(OnExhausted.DEGRADE, cheapest=False, in_tool_loop=False)
+    assert not budget.degrades(OnExhausted.DEGRADE, cheapest=True, in_tool_loop=False)
+    assert not budget.degrades(OnExhausted.DEGRADE, cheapest=False, in_tool_loop=True)
+    assert not budget.degrades(OnExhausted.REJECT, cheapest=False, in_tool_loop=False)
+    assert not budget.degrades(OnExhausted.BORROW, cheapest=False, in_tool_loop=False)
 
 
 def test_only_borrow_raises_the_limits() -> None:

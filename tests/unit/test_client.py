@@ -12,6 +12,8 @@ import pytest
 
 from pointsman.client import (
     AlphaSource,
+    AnswerRanking,
+    AnswerScore,
     CostSource,
     Decision,
     DispatcherClient,
@@ -141,6 +143,24 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
     async def BatchScore(self, request: scorer_pb2.BatchScoreRequest, context: Any) -> scorer_pb2.BatchScoreResponse:
         return scorer_pb2.BatchScoreResponse(responses=[self._score(each) for each in request.requests])
 
+    async def ScoreAnswer(self, request: scorer_pb2.ScoreAnswerRequest, context: Any) -> scorer_pb2.ScoreAnswerResponse:
+        return scorer_pb2.ScoreAnswerResponse(
+            acceptance_probability=len(request.answer) / 100,
+            scorer=request.scorer or "judge",
+            scorer_version="def",
+            conversation_truncated=len(request.conversation.turns) > 1,
+            answer_truncated=True,
+        )
+
+    async def RankAnswers(self, request: scorer_pb2.RankAnswersRequest, context: Any) -> scorer_pb2.RankAnswersResponse:
+        places = [
+            scorer_pb2.RankedAnswer(mean_win_probability=len(answer) / 100, truncated=not place)
+            for place, answer in enumerate(request.answers)
+        ]
+        return scorer_pb2.RankAnswersResponse(
+            answers=places, best_index=1, scorer=request.scorer or "judge", scorer_version="def"
+        )
+
     async def ListScorers(self, request: scorer_pb2.ListScorersRequest, context: Any) -> scorer_pb2.ListScorersResponse:
         described = scorer_pb2.Scorer(
             name="default",
@@ -149,9 +169,12 @@ class ScorerServicer(scorer_pb2_grpc.ScorerServiceServicer):
             strong_model="large",
             weak_model="small",
             models=["large", "small"],
-            limits=scorer_pb2.ScorerLimits(max_tokens=512, max_conversation_bytes=1024, max_batch_size=8),
+            limits=scorer_pb2.ScorerLimits(
+                max_tokens=512, max_conversation_bytes=1024, max_batch_size=8, max_answer_bytes=2048, max_answers=4
+            ),
             score_quantiles=[0.25, 0.5, 0.75],
             is_default=True,
+            task=scorer_pb2.SCORER_TASK_PREDICT,
         )
         return scorer_pb2.ListScorersResponse(scorers=[described])
 
@@ -491,6 +514,27 @@ async def test_a_batch_is_answered_in_its_order(scorer: tuple[ScorerServicer, st
     async with ScorerClient(scorer[1]) as client:
         scores = await client.batch_score([[turn, turn, turn], "Why?", [turn, turn]])
     assert [score.win_probability for score in scores] == [0.03, 0.01, 0.02]
+
+
+async def test_an_answer_is_scored_and_answers_are_ranked(scorer: tuple[ScorerServicer, str]) -> None:
+    async with ScorerClient(scorer[1]) as client:
+        score = await client.score_answer([Message(Role.DEVELOPER, "Brief."), Message(Role.USER, "Why?")], "So.")
+        ranking = await client.rank_answers("Why?", ["No.", "So be it."], scorer="mine")
+    assert score == AnswerScore(
+        acceptance_probability=0.03,
+        scorer="judge",
+        scorer_version="def",
+        conversation_truncated=True,
+        answer_truncated=True,
+    )
+    assert ranking == AnswerRanking(
+        mean_win_probabilities=(0.03, 0.09),
+        best_index=1,
+        truncated=(True, False),
+        conversation_truncated=False,
+        scorer="mine",
+        scorer_version="def",
+    )
 
 
 async def test_scorers_are_listed_with_limits_and_quantiles(scorer: tuple[ScorerServicer, str]) -> None:

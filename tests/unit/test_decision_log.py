@@ -106,3 +106,14 @@ def test_a_restart_appends(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_error_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Files(tmp_path / "nowhere").open()
+
+
+def test_a_full_file_that_another_process_has_just_renamed_is_left_alone(tmp_path: Path) -> None:
+    files = Files(tmp_path, max_bytes=10)
+    lines = files.open()
+    lines.write(["a full file"])
+    files.path.rename(tmp_path / "decisions.jsonl.1")
+    files.path.write_text("")
+    lines.tend()
+    assert files.closed() == [tmp_path / "decisions.jsonl.1"]
+    lines.close()

@@ -1,6 +1,7 @@
 """The use case: which model, at what price, and what is recorded when things end early."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,7 +16,7 @@ from dispatcher_service.catalogue import (
     StrongCallShare,
     TenantPolicy,
 )
-from dispatcher_service.chat import Chat, Image, Message, PartKind, Request, Role, Text
+from dispatcher_service.chat import Audio, Chat, Image, Message, PartKind, Request, Role, Text
 from dispatcher_service.dispatch import Broken, Dispatcher, Finished, Started
 from dispatcher_service.drains import Drains
 from dispatcher_service.errors import (
@@ -34,7 +35,7 @@ from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pricing import Price, UsageSource
-from dispatcher_service.routing import AlphaSource, ModelPair, Reason, Tier
+from dispatcher_service.routing import AlphaSource, Ladder, LeftOut, Reason, Tier
 from dispatcher_service.scorer_targets import ScorerTarget
 from tests.fakes import FakeObserver, FakeScorer, FakeUpstream, Unobserved
 
@@ -47,7 +48,7 @@ STRONG_COST, WEAK_COST = 1000 * 10 + 100 * 20, 1000 * 1 + 100 * 2
 def policy(**changes: object) -> TenantPolicy:
     base = TenantPolicy(
         tenant_id="t",
-        pair=ModelPair(strong="big", weak="small"),
+        ladder=Ladder(("small", "big")),
         dial=FixedAlpha(0.5),
         on_scorer_failure=OnScorerFailure.WEAK,
         allow_alpha_override=True,
@@ -73,6 +74,7 @@ class Bench:
         self.observer = FakeObserver()
         self.now = 0.0
         self.wall = 1e9
+        more: Sequence[Model] = changes.pop("more", ())  # type: ignore[assignment]
         self.ledger: Ledger = changes.pop("ledger", None) or MemoryLedger(lambda: self.wall)  # type: ignore[assignment]
         self.book = Book(
             self.ledger, observe=self.observer, clock=lambda: self.now, wall_clock=lambda: self.wall, drain=1
@@ -89,7 +91,7 @@ class Bench:
                     connect_timeout=1,
                 ),
             )
-            for model in ("big", "small")
+            for model in ("big", "small", *(model.name for model in more))
         }
         self.catalogue = Catalogue(
             scorer=ScorerTarget(address="unused", timeout=0.2),
@@ -100,6 +102,7 @@ class Bench:
                 "small": Model(
                     name="small", prices=(WEAK_PRICE,), max_output_tokens=1000, part_tokens=small_part_tokens or {}
                 ),
+                **{model.name: model for model in more},
             },
             deployments=deployments,
             tenants={"t": policy(**changes)},
@@ -294,16 +297,23 @@ async def test_every_request_is_recorded_exactly_once() -> None:
     ]
 
 
-async def test_a_part_that_either_model_does_not_take_is_refused_by_its_path() -> None:
+async def test_a_model_that_does_not_take_a_part_is_left_out_and_where_none_does_the_part_is_refused_by_its_path() -> (
+    None
+):
     chat = dataclasses.replace(
         request().chat, messages=(Message(Role.USER, (Text("What is this?"), Image("https://example.com/a.png"))),)
     )
+    bench = Bench(FakeScorer(0.1))
+    choice = (await bench.dispatcher.complete(request(chat=chat))).choice
+    assert (choice.model, choice.decision.reason, choice.left_out) == ("big", Reason.ONLY_FIT, {0: LeftOut.MODALITY})
+    assert bench.scorer.calls == []
+    both = Bench(FakeScorer(0.1), small_part_tokens={PartKind.IMAGE: 500})
+    assert (await both.dispatcher.complete(request(chat=chat))).choice.model == "small"
+    sound = dataclasses.replace(request().chat, messages=(Message(Role.USER, (Text("Hear"), Audio("aa", "wav"))),))
     with pytest.raises(
-        InvalidRequest, match=r"chat\.messages\[0\]\.content\[1\]: model small has no part_tokens\.image"
+        InvalidRequest, match=r"chat\.messages\[0\]\.content\[1\]: model small has no part_tokens\.audio"
     ):
-        await Bench().dispatcher.complete(request(chat=chat))
-    able = Bench(small_part_tokens={PartKind.IMAGE: 500})
-    assert (await able.dispatcher.complete(request(chat=chat))).choice.model == "big"
+        await both.dispatcher.complete(request(chat=sound))
 
 
 async def test_extra_members_pass_only_if_the_tenants_policy_lists_them() -> None:

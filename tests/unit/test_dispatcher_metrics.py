@@ -16,6 +16,9 @@ LABELS = {
     "errors_total": {"reason"},
     "auth_total": {"method", "result"},
     "decisions_total": {"tenant", "tier"},
+    "model_decisions_total": {"tenant", "model"},
+    "strong_call_equivalents_total": {"tenant"},
+    "models_not_compared": {"tenant"},
     "decision_reasons_total": {"reason", "tier"},
     "cost_usd_total": {"tenant", "model"},
     "all_strong_cost_usd_total": {"tenant"},
@@ -85,6 +88,8 @@ async def test_cost_and_savings_are_in_dollars_by_tenant_and_model() -> None:
     assert value("tokens_total", model="big", token_class="output") == 100
     assert value("decisions_total", tenant="t", tier="strong") == 1
     assert value("decision_reasons_total", reason="below_alpha", tier="weak") == 1
+    assert value("model_decisions_total", tenant="t", model="big") == 1
+    assert value("strong_call_equivalents_total", tenant="t") == 1
 
 
 async def test_tenants_beyond_the_limit_share_one_label() -> None:

@@ -19,10 +19,10 @@ from dispatcher_service.errors import (
 )
 from dispatcher_service.failover import Failure, Leg, Route, Step, next_step, route, weighted_order
 from dispatcher_service.pricing import Price
-from dispatcher_service.routing import ModelPair, Tier
+from dispatcher_service.routing import Ladder
 
 FREE = Price(input=0, cached_input=0, cache_write=0, output=0, reasoning=0)
-PAIR = ModelPair(strong="big", weak="small")
+LADDER = Ladder(("small", "big"))
 POLICY = RetryPolicy(tries=2, max_attempts=6, backoff=0.1, max_backoff=5.0)
 
 
@@ -37,7 +37,7 @@ MODELS = {
     "spare": Model(name="spare", prices=(FREE,), part_tokens={}),
     "small": Model(name="small", prices=(FREE,), part_tokens={PartKind.IMAGE: 9}),
 }
-ROUTE: Route = (Leg(Tier.STRONG, "big", (A, B)), Leg(Tier.STRONG, "spare", (C,)), Leg(Tier.WEAK, "small", (D,)))
+ROUTE: Route = (Leg(1, "big", (A, B)), Leg(1, "spare", (C,)), Leg(0, "small", (D,)))
 
 
 def broken(name: str) -> UpstreamError:
@@ -51,10 +51,11 @@ def step(
 
 
 def models_of(**changes: object) -> list[str]:
-    arguments = {"fallback_to_other_tier": False, "in_tool_loop": False, "kinds": frozenset()} | changes
+    arguments = {"fallback_to_other_tier": False, "in_tool_loop": False, "fits": lambda _: True} | changes
     legs = route(
-        tier=Tier.STRONG,
-        pair=PAIR,
+        rung=1,
+        ladder=LADDER,
+        fitting=(0, 1),
         models=MODELS,
         deployments=DEPLOYMENTS,
         draw=lambda: 0.5,
@@ -68,25 +69,44 @@ def test_the_route_is_the_model_its_fallbacks_and_then_the_other_tier_where_that
     assert models_of() == ["big", "spare", "small"]
     for allowed, expected in ((False, ["big"]), (True, ["big", "small"])):
         legs = route(
-            tier=Tier.STRONG,
-            pair=PAIR,
+            rung=1,
+            ladder=LADDER,
+            fitting=(0, 1),
             models=without,
             deployments=DEPLOYMENTS,
             fallback_to_other_tier=allowed,
             in_tool_loop=False,
-            kinds=frozenset(),
+            fits=lambda _: True,
             draw=lambda: 0.5,
         )
         assert [leg.model for leg in legs] == expected
-    assert legs[-1].tier is Tier.WEAK
+    assert legs[-1].rung == 0
 
 
 def test_in_a_tool_loop_the_model_never_changes() -> None:
     assert models_of(in_tool_loop=True, fallback_to_other_tier=True) == ["big"]
 
 
-def test_a_fallback_whose_cost_has_no_bound_for_the_requests_parts_is_left_out() -> None:
-    assert models_of(kinds=frozenset({PartKind.IMAGE})) == ["big", "small"]
+def test_a_fallback_that_cannot_take_the_request_is_left_out() -> None:
+    assert models_of(fits=lambda model: PartKind.IMAGE in model.part_tokens) == ["big", "small"]
+
+
+def test_the_tenants_other_models_are_tried_the_next_stronger_first_and_then_the_next_cheaper() -> None:
+    names = ("a", "b", "c", "d", "e")
+    models = {name: Model(name=name, prices=(FREE,), part_tokens={}) for name in names}
+    deployments = {name: (deployment(name, name),) for name in names}
+    legs = route(
+        rung=2,
+        ladder=Ladder(names),
+        fitting=(0, 1, 2, 4),
+        models=models,
+        deployments=deployments,
+        fallback_to_other_tier=True,
+        in_tool_loop=False,
+        fits=lambda _: True,
+        draw=lambda: 0.5,
+    )
+    assert [(leg.rung, leg.model) for leg in legs] == [(2, "c"), (4, "e"), (1, "b"), (0, "a")]
 
 
 def test_deployments_are_drawn_by_weight_and_those_of_weight_0_stand_by() -> None:
@@ -121,7 +141,7 @@ def test_a_rate_limit_is_passed_over_while_another_model_is_left_and_waited_for_
 
 
 def test_a_longer_wait_than_the_policy_or_the_caller_allows_is_not_begun() -> None:
-    plan: Route = (Leg(Tier.STRONG, "big", (A,)),)
+    plan: Route = (Leg(1, "big", (A,)),)
     assert step([Failure("a", UpstreamRateLimited("a", 5.1), 0.0)], plan=plan) is None
     limited = [Failure("a", UpstreamRateLimited("a", 2.0), 0.0)]
     assert step(limited, plan=plan, deadline=1.9) is None

@@ -11,7 +11,7 @@ from dispatcher_service.chat import Message, Role, Text, ToolCall
 from dispatcher_service.errors import BudgetExhausted, ModelsOff, UpstreamUnavailable
 from dispatcher_service.overlay import Change, Json, Overlay, OverlayError
 from dispatcher_service.overrides import Override, OverrideKind
-from dispatcher_service.routing import ModelPair, Reason, Tier
+from dispatcher_service.routing import Ladder, Reason, Tier
 from dispatcher_service.sections import TenantSection
 from dispatcher_service.stickiness import Held
 from pointsman.dispatcher.v1 import budget_pb2
@@ -19,7 +19,7 @@ from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import Bench, request
 
 BY = Change("c1", "ada", "a test", 1e9)
-PAIR = ModelPair(strong="big", weak="small")
+LADDER = Ladder(("small", "big"))
 FILE = TenantSection.model_validate(
     {"strong_model": "big", "weak_model": "small", "strong_call_share": 0.3, "usd_per_day": "50"}
 )
@@ -116,7 +116,9 @@ WEAK, STRONG, OFF = OverrideKind.ALL_WEAK, OverrideKind.ALL_STRONG, OverrideKind
 def test_the_first_tier_counts_and_a_model_that_is_off_outweighs_it(
     active: tuple[Override, ...], tier: Tier | None
 ) -> None:
-    decision = overrides.forced(active, PAIR, now=1e9)
+    off = overrides.models_off(active, now=1e9)
+    on = [rung for rung, model in enumerate(LADDER.models) if model not in off]
+    decision = overrides.forced(active, LADDER, fitting=(0, 1), on=on, now=1e9)
     assert (None if decision is None else decision.tier) == tier
 
 

@@ -18,11 +18,11 @@ from dispatcher_service.ledger.sqlite import SqliteLedger
 from dispatcher_service.pacer import DOCUMENT, PATIENCE_SECONDS, REFRESH_SECONDS, Documents, LedgerPacer
 from dispatcher_service.pacing_state import Integrator, Pace
 from dispatcher_service.pacing_targets import Estimate, Reference, pacing_policy
-from dispatcher_service.routing import Tier
+from dispatcher_service.routing import Candidates, Tier
 from tests.unit.test_dispatch import policy
 
 REFERENCE = Reference("v1", tuple(step / 200 for step in range(201)))
-ESTIMATE = Estimate(weak=1_000, strong=31_000)
+ESTIMATE = Estimate((1_000, 31_000))
 NOW = 1_800_000_000.0
 
 
@@ -45,7 +45,9 @@ class Bench:
         )
 
     async def strong(self, held: TenantPolicy, win_probability: float, reference: Reference = REFERENCE) -> bool:
-        return (await self.pacer.decide(held, reference, win_probability, ESTIMATE)).tier is Tier.STRONG
+        return (
+            await self.pacer.decide(held, reference, Candidates.pair(win_probability), ESTIMATE)
+        ).tier is Tier.STRONG
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -79,7 +81,7 @@ async def test_alpha_is_the_one_of_the_next_decision_and_moves_nothing(ledger: L
     for _ in range(60):
         first = await bench.pacer.alpha(held, REFERENCE)
         assert await bench.pacer.alpha(held, REFERENCE) == first
-        decision = await bench.pacer.decide(held, REFERENCE, random_.random(), ESTIMATE)
+        decision = await bench.pacer.decide(held, REFERENCE, Candidates.pair(random_.random()), ESTIMATE)
         assert decision.alpha == first
     await ledger.close()
 
@@ -199,7 +201,7 @@ def test_two_leases_after_each_other_are_one() -> None:
 
     def decide(lease: pacing_state.Lease, scores: list[float]) -> pacing_state.Lease:
         for score in scores:
-            _, lease = pacing.decide(lease, held, REFERENCE, score, ESTIMATE, now=NOW)
+            _, lease = pacing.decide(lease, held, REFERENCE, Candidates.pair(score), ESTIMATE, now=NOW)
         return lease
 
     scores = [0.1, 0.9, 0.8, 0.95, 0.2]
@@ -219,7 +221,7 @@ def test_two_leases_after_each_other_are_one() -> None:
 def test_a_pace_survives_its_document_and_a_newer_or_damaged_one_is_refused() -> None:
     held = share(0.3).pacing
     assert held is not None
-    _, lease = pacing.decide(pacing_state.lease_of(Pace()), held, REFERENCE, 0.5, ESTIMATE, now=NOW)
+    _, lease = pacing.decide(pacing_state.lease_of(Pace()), held, REFERENCE, Candidates.pair(0.5), ESTIMATE, now=NOW)
     pace = pacing.merge(Pace(), lease, held, now=NOW)
     body = pace_document.encode(pace)
     assert len(body) < 8_000

@@ -13,10 +13,10 @@ from dispatcher_service import pacing, pacing_state, routing
 from dispatcher_service.budget import Period
 from dispatcher_service.pacing_state import Integrator, Lease, Pace
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
-from dispatcher_service.routing import NEVER_STRONG, Tier
+from dispatcher_service.routing import NEVER_STRONG, Candidates, Objective, Tier
 
 REFERENCE = Reference("v1", tuple(0.5 + 0.1 * step / 200 for step in range(201)))
-ESTIMATE = Estimate(weak=1_000, strong=31_000)
+ESTIMATE = Estimate((1_000, 31_000))
 HOUR_START = 1_800_000_000 // 3600 * 3600
 
 
@@ -63,7 +63,8 @@ class Replica:
     ) -> bool:
         """A free decision; the decision rule is checked on each."""
         expected = pacing.effective_alpha(self.lease, self.policy, reference, now=now)
-        decision, self.lease = pacing.decide(self.lease, self.policy, reference, win_probability, estimate, now=now)
+        pair = Candidates.pair(win_probability)
+        decision, self.lease = pacing.decide(self.lease, self.policy, reference, pair, estimate, now=now)
         assert decision == routing.decide(win_probability, alpha=expected)
         if self.lease.exhausted(self.policy):
             self.merge(now)
@@ -73,7 +74,7 @@ class Replica:
         """A forced decision; returns the calls' worth that saturation dropped, strong counted positive."""
         key = self.policy.targets[0].key
         before = self.lease.pace.integrators.get(key)
-        self.lease = pacing.forced(self.lease, self.policy, strong=strong, estimate=ESTIMATE, now=now)
+        self.lease = pacing.forced(self.lease, self.policy, rung=int(strong), estimate=ESTIMATE, now=now)
         after = self.lease.pace.integrators[key]
         dropped = after.dropped_strong - after.dropped_weak
         if before is not None:
@@ -100,6 +101,97 @@ def test_any_sequence_stays_within_the_bound_plus_what_forced_calls_dropped(
         else:
             deviations.append(replica.decide(call) - share)
     assert _widest_window(deviations) <= (1 + gain) / gain + 1e-6
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> tuple[Candidates, Estimate]:
+    """What a request may bring of two to six models, with costs in any order; some of them may not fit it."""
+    top = draw(st.integers(1, 5))
+    estimate = Estimate(tuple(draw(st.lists(st.integers(0, 10_000), min_size=top + 1, max_size=top + 1))))
+    fits = draw(st.one_of(st.none(), st.lists(st.integers(0, top), min_size=1, unique=True)))
+    rungs = tuple(range(top + 1)) if fits is None else tuple(sorted(fits))
+    objective = draw(st.sampled_from(Objective))
+    return Candidates(
+        rungs=rungs,
+        beaten=tuple(0.5 if rung == top else draw(FREE) for rung in rungs),
+        fractions=tuple(map(estimate.fraction, rungs)),
+        top=top,
+        objective=objective,
+    ), estimate
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.one_of(ladders(), ladders(), st.integers(0, 2)), max_size=150),
+    st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]),
+    st.sampled_from([0.005, 0.05, 0.3]),
+)
+def test_of_many_models_the_integral_of_x_stays_within_the_bound_plus_what_saturation_dropped(
+    calls: list[tuple[Candidates, Estimate] | int], share: float, gain: float
+) -> None:
+    """Ladders of any length in any mix, either objective, models that do not fit, and forced calls."""
+    policy = _share(share, gain=gain, lease_calls=10_000)
+    lease = Lease(Pace())
+    key = policy.targets[0].key
+    deviations, dropped = [], 0.0
+    three = Estimate((1_000, 4_000, 31_000))
+    for call in calls:
+        if isinstance(call, int):
+            lease = pacing.forced(lease, policy, rung=call, estimate=three, now=0.0)
+            x = three.fraction(call)
+        else:
+            candidates, estimate = call
+            decision, lease = pacing.decide(lease, policy, REFERENCE, candidates, estimate, now=0.0)
+            x = estimate.fraction(decision.rung)
+        assert 0.0 <= x <= 1.0
+        integrator = lease.pace.integrators[key]
+        assert -gain * share - 1e-9 <= integrator.level <= 1 + gain * (1 - share) + 1e-9
+        cut = integrator.dropped_strong - integrator.dropped_weak
+        if not isinstance(call, int) and candidates.reach_both_ends:
+            assert cut == dropped, "a free decision is never cut off"
+        deviations.append(x - share - (cut - dropped))
+        dropped = cut
+    assert _widest_window(deviations) <= (1 + gain) / gain + 1e-6
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_three_models_hold_a_share_of_the_way_from_cheapest_to_dearest(objective: Objective) -> None:
+    rng = random.Random(9)
+    policy = _share(0.3, gain=0.005)
+    estimate = Estimate((1_000, 7_000, 31_000))  # the middle one stands at x = .2
+    fractions = tuple(map(estimate.fraction, range(3)))
+    pace, lease = Pace(), Lease(Pace())
+    rungs = []
+    for _ in range(4_000):
+        need = rng.uniform(0.5, 0.7)
+        candidates = Candidates(
+            rungs=(0, 1, 2), beaten=(need, 0.5 + (need - 0.5) / 2, 0.5), fractions=fractions, top=2, objective=objective
+        )
+        decision, lease = pacing.decide(lease, policy, REFERENCE, candidates, estimate, now=0.0)
+        rungs.append(decision.rung)
+        if lease.exhausted(policy):
+            pace = pacing.merge(pace, lease, policy, now=0.0)
+            lease = pacing_state.lease_of(pace)
+    settled = rungs[2_000:]
+    assert sum(fractions[rung] for rung in settled) / 2_000 == pytest.approx(0.3, abs=0.02)
+    assert set(settled) == {0, 1, 2}
+
+
+def test_money_of_many_models_is_spent_at_the_rate_of_the_limit() -> None:
+    # One call a second: all cheapest is 3.6e6 an hour, all dearest 111.6e6.
+    policy = _spend(30_000_000)
+    estimate = Estimate((1_000, 7_000, 31_000))
+    rng = random.Random(12)
+    pace, lease, spent = Pace(), Lease(Pace()), 0
+    for call in range(5_000):
+        need = rng.uniform(0.5, 0.7)
+        candidates = Candidates(rungs=(0, 1, 2), beaten=(need, 0.5 + (need - 0.5) / 2, 0.5), top=2)
+        decision, lease = pacing.decide(lease, policy, REFERENCE, candidates, estimate, now=HOUR_START + call)
+        spent += estimate.costs[decision.rung] if call >= 1_400 else 0
+        if lease.exhausted(policy):
+            pace = pacing.merge(pace, lease, policy, now=HOUR_START + call)
+            lease = pacing_state.lease_of(pace)
+    assert spent == pytest.approx(30_000_000, rel=0.03)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.7])

@@ -7,7 +7,7 @@ from dispatcher_service.metrics import MAX_TENANT_LABELS
 from dispatcher_service.records import shadows
 from dispatcher_service.records.metrics import PLACES, RecordMetrics
 from tests.fakes import FakeScorer
-from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, request
+from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, policy, request
 from tests.unit.test_dispatcher_metrics import observed
 
 LABELS = {
@@ -22,7 +22,7 @@ async def _shadowed(metrics: RecordMetrics, win_probability: float, shadow_alpha
     bench = Bench(FakeScorer(win_probability))
     choice = (await bench.dispatcher.complete(request())).choice
     assert choice.prediction is not None
-    shadow = shadows.by_dial(Shadow(dial=FixedAlpha(shadow_alpha), scorer=""), choice.prediction)
+    shadow = shadows.by_dial(policy(shadow=Shadow(dial=FixedAlpha(shadow_alpha), scorer="")), choice)
     assert shadow is not None
     metrics.shadowed(bench.outcomes[0], shadow)
 

@@ -215,6 +215,7 @@ async def test_a_shadow_dial_is_logged_beside_the_live_decision() -> None:
             "win_probability": 0.4,
             "scorer": "fake",
             "scorer_version": "v1",
+            "model": "big",
         }
     ]
     assert desk.shadow_scorer.calls == []

@@ -4,9 +4,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher_service.routing import NEVER_STRONG, ModelPair, Reason, Tier, alpha_for_share, decide, forced
+from dispatcher_service.routing import (
+    EVEN,
+    NEVER_STRONG,
+    Candidates,
+    Ladder,
+    ModelPair,
+    Objective,
+    Reason,
+    Tier,
+    alpha_for_share,
+    decide,
+    decide_among,
+    exchange_rate,
+    forced,
+)
 
 probabilities = st.floats(0, 1)
+
+
+@st.composite
+def candidates(draw: st.DrawFn, objective: Objective = Objective.THRESHOLD) -> Candidates:
+    """Up to seven models of which the last is the strongest, costs ascending or not."""
+    count = draw(st.integers(1, 6))
+    beaten = draw(st.lists(probabilities, min_size=count, max_size=count))
+    between = draw(st.lists(probabilities, min_size=count - 1, max_size=count - 1))
+    return Candidates(
+        rungs=tuple(range(count + 1)),
+        beaten=(*beaten, EVEN),
+        fractions=(0.0, *between, 1.0),
+        top=count,
+        objective=objective,
+    )
 
 
 def test_a_tie_with_alpha_goes_to_strong() -> None:
@@ -34,9 +63,84 @@ def test_alpha_zero_sends_everything_strong() -> None:
     assert decide(0.0, alpha=0.0).tier is Tier.STRONG
 
 
+def test_the_cheapest_model_that_the_strongest_beats_too_seldom_is_taken() -> None:
+    many = Candidates(rungs=(0, 1, 2, 3), beaten=(0.7, 0.55, 0.52, 0.5), top=3)
+    found = [decide_among(many, alpha=alpha) for alpha in (0.71, 0.7, 0.56, 0.55, 0.52, 0.5, 0.0, NEVER_STRONG)]
+    assert [decision.rung for decision in found] == [0, 1, 1, 2, 3, 3, 3, 0]
+    assert [decision.tier for decision in found[:5:2]] == [Tier.WEAK, Tier.MIDDLE, Tier.STRONG]
+    assert [decision.reason for decision in found[2:5]] == [
+        Reason.BELOW_ALPHA,
+        Reason.BELOW_ALPHA,
+        Reason.AT_OR_ABOVE_ALPHA,
+    ]
+    assert {decision.win_probability for decision in found} == {0.7}
+
+
+def test_a_dearer_model_that_is_weaker_for_this_prompt_is_passed_over() -> None:
+    many = Candidates(rungs=(0, 1, 2), beaten=(0.52, 0.6, 0.5), top=2)
+    assert decide_among(many, alpha=0.55).rung == 0
+    assert decide_among(many, alpha=0.51).rung == 2
+
+
+def test_without_the_strongest_the_dearest_that_is_left_stands_for_it() -> None:
+    left = Candidates(rungs=(0, 1), beaten=(0.8, 0.6), top=2)
+    assert decide_among(left, alpha=0.55).rung == 1
+    assert decide_among(left, alpha=0.55).tier is Tier.MIDDLE
+
+
+def test_utility_is_quality_less_lambda_times_the_cost() -> None:
+    # By hand, quality - λ·x with λ = .6 - ½: .3 - 0, .45 - .02, .5 - .1.
+    many = Candidates(
+        rungs=(0, 1, 2), beaten=(0.7, 0.55, 0.5), fractions=(0.0, 0.2, 1.0), top=2, objective=Objective.UTILITY
+    )
+    decision = decide_among(many, alpha=0.6)
+    assert (decision.rung, decision.reason) == (1, Reason.BEST_UTILITY)
+    # The last step brings .05 of quality for .8 of the way: λ = .0625.
+    assert [decide_among(many, alpha=alpha).rung for alpha in (0.0, 0.562, 0.563, 0.99, NEVER_STRONG)] == [
+        2,
+        2,
+        1,
+        0,
+        0,
+    ]
+    # The first is given up for .15 of quality at a fifth of the way: λ = .75, beyond the straight part.
+    assert exchange_rate(many.need) == pytest.approx(0.75)
+    assert decide_among(many, alpha=many.need - 1e-9).rung == 1
+    assert decide_among(many, alpha=many.need + 1e-9).rung == 0
+
+
+@given(candidates(), probabilities, probabilities)
+def test_of_many_models_too_a_higher_alpha_never_takes_a_higher_rung(many: Candidates, low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    assert decide_among(many, alpha=high).rung <= decide_among(many, alpha=low).rung
+
+
+@given(candidates(Objective.UTILITY), probabilities, probabilities)
+def test_under_utility_a_higher_alpha_never_costs_more(many: Candidates, low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    dearer, cheaper = (many.fractions[decide_among(many, alpha=alpha).rung] for alpha in (low, high))
+    assert cheaper <= dearer
+
+
+@given(st.sampled_from(Objective).flatmap(candidates))
+def test_the_ends_of_alpha_are_the_ends_of_the_ladder(many: Candidates) -> None:
+    assert decide_among(many, alpha=0.0).rung == many.top
+    assert decide_among(many, alpha=NEVER_STRONG).rung == 0
+    assert 0.0 <= many.need <= 1.0
+
+
+@given(probabilities, probabilities)
+def test_the_exchange_rate_rises_with_alpha_and_is_finite(low: float, high: float) -> None:
+    low, high = min(low, high), max(low, high)
+    assert exchange_rate(low) <= exchange_rate(high)
+    assert exchange_rate(1.0) == pytest.approx(1e6, rel=1e-6)
+    assert exchange_rate(0.0) == -exchange_rate(1.0)
+    assert exchange_rate(0.6) == pytest.approx(0.1)
+
+
 def test_a_forced_decision_has_no_numbers() -> None:
-    decision = forced(Tier.STRONG, Reason.SCORER_UNAVAILABLE)
-    assert (decision.alpha, decision.win_probability) == (None, None)
+    decision = forced(Ladder(("w", "s")), 1, Reason.SCORER_UNAVAILABLE)
+    assert (decision.tier, decision.alpha, decision.win_probability) == (Tier.STRONG, None, None)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +166,9 @@ def test_a_share_on_its_own_quantiles_sends_that_share_strong() -> None:
     assert strong / 10_000 == pytest.approx(0.2, abs=1e-3)
 
 
-def test_a_pair_names_the_model_of_a_tier() -> None:
-    pair = ModelPair(strong="s", weak="w")
-    assert [pair.of(tier) for tier in (Tier.STRONG, Tier.WEAK)] == ["s", "w"]
-    assert pair.of(Tier.STRONG.other) == "w"
+def test_a_rung_has_a_tier_and_a_cost_to_compare_with() -> None:
+    ladder = Ladder(("a", "b", "c"), known_as=("A", "b", "C"))
+    assert [ladder.tier(rung) for rung in range(3)] == [Tier.WEAK, Tier.MIDDLE, Tier.STRONG]
+    assert [ladder.other(rung) for rung in range(3)] == [2, 2, 0]
+    assert (ladder.weak, ladder.strong, ladder.rung("b"), ladder.rung("x")) == ("a", "c", 1, None)
+    assert ladder.ends == ModelPair(strong="C", weak="A")

@@ -10,8 +10,9 @@ import pytest
 
 from scorer_service import artifact as artifacts
 from scorer_service.artifact import ArtifactError, load
+from scorer_service.onnx_session import runs as padded_little
 from scorer_service.preprocess import Encoded, pad
-from scorer_service.scorer import OnnxScorer, _runs, open_scorer
+from scorer_service.scorer import OnnxScorer, open_scorer
 from tests.artifacts import MIDDLE, STRONG, VOCABULARY, WEAK, edit_file, edit_manifest, user, write
 
 
@@ -41,17 +42,17 @@ def test_a_score_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
 
 def test_runs_keep_padding_and_size_bounded() -> None:
     lengths = np.random.default_rng(3).integers(1, 5000, size=300).tolist()
-    runs = list(_runs(lengths))
+    runs = list(padded_little(lengths))
     assert sorted(row for run in runs for row in run) == list(range(300))
     for run in runs:
         taken = [lengths[row] for row in run]
         assert max(taken) <= 1.25 * min(taken)
         assert max(taken) * len(taken) <= 8_192
-    assert list(_runs([])) == []
+    assert list(padded_little([])) == []
 
 
 def test_an_input_longer_than_a_run_allows_runs_alone() -> None:
-    assert list(_runs([9_000, 9_000])) == [[0], [1]]
+    assert list(padded_little([9_000, 9_000])) == [[0], [1]]
 
 
 def test_many_models_score_any_pair(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ class FakePredictor:
     calls: int = 0
     closed: bool = False
 
-    async def predict(self, chat: Chat, *, pair: ModelPair, scorer: str, timeout: float) -> Prediction:
+    async def predict(
+        self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
+    ) -> Prediction:
         self.calls += 1
         if self.hold is not None:
             await self.hold.wait()
@@ -70,7 +72,9 @@ class Bench:
         )
 
     async def who(self, tenant_id: str = "t", timeout: float = 0.25) -> str | None:
-        prediction = await self.scorers.score(CHAT, tenant_id=tenant_id, pair=PAIR, scorer="", timeout=timeout)
+        prediction = await self.scorers.score(
+            CHAT, tenant_id=tenant_id, pair=PAIR, every_model=False, scorer="", timeout=timeout
+        )
         return None if prediction is None else prediction.scorer
 
     def state(self, name: str = MAIN) -> BreakerState:

@@ -3,10 +3,10 @@
 import pytest
 
 from dispatcher_service.chat import Chat, Message, Role, Text, ToolCall
-from dispatcher_service.routing import Decision, ModelPair, Reason, Tier
-from dispatcher_service.stickiness import Held, Sticky, first, forced
+from dispatcher_service.routing import Ladder, Tier
+from dispatcher_service.stickiness import Held, Sticky, first, kept, lowest, rung_of
 
-PAIR = ModelPair(strong="big", weak="small")
+LADDER = Ladder(("small", "big"))
 MODELS = frozenset({"big", "small", "spare"})
 USER = Message(Role.USER, (Text("hi"),))
 ANSWER = Message(Role.ASSISTANT, (Text("hello"),))
@@ -14,49 +14,51 @@ CALLS = Message(Role.ASSISTANT, (), tool_calls=(ToolCall("1", "f", "{}"), ToolCa
 RESULT = Message(Role.TOOL, (Text("42"),), tool_call_id="1")
 
 
-def decided(held: Held | None, sticky: Sticky, *, in_tool_loop: bool = False) -> tuple[Decision, ModelPair] | None:
-    return forced(held, in_tool_loop=in_tool_loop, sticky=sticky, pair=PAIR, models=MODELS)
+STRONG, WEAK = first(LADDER, 1, "big"), first(LADDER, 0, "small")
 
 
 def test_strong_sticks_and_weak_stays_free_by_default() -> None:
-    strong, weak = first(Tier.STRONG, "big"), first(Tier.WEAK, "small")
-    choice = decided(strong, Sticky.STRONG)
-    assert choice is not None
-    assert (choice[0].tier, choice[0].reason, choice[0].alpha) == (Tier.STRONG, Reason.STICKY_CONVERSATION, None)
-    assert decided(weak, Sticky.STRONG) is None
-    assert decided(None, Sticky.STRONG) is None
+    assert lowest(STRONG, Sticky.STRONG, LADDER) == 1
+    assert lowest(WEAK, Sticky.STRONG, LADDER) == 0
+    assert lowest(None, Sticky.STRONG, LADDER) == 0
 
 
 def test_a_turn_that_a_limit_sent_weak_does_not_end_a_strong_conversation() -> None:
-    choice = decided(first(Tier.STRONG, "big").then(Tier.WEAK, "small"), Sticky.STRONG)
-    assert choice is not None
-    assert choice[0].tier is Tier.STRONG
+    assert lowest(STRONG.then(LADDER, 0, "small"), Sticky.STRONG, LADDER) == 1
 
 
 def test_off_lets_every_turn_go_back_to_weak() -> None:
-    assert decided(first(Tier.STRONG, "big"), Sticky.OFF) is None
+    assert lowest(STRONG, Sticky.OFF, LADDER) == 0
 
 
-def test_both_keeps_weak_too() -> None:
-    choice = decided(first(Tier.WEAK, "small"), Sticky.BOTH)
-    assert choice is not None
-    assert choice[0].tier is Tier.WEAK
+def test_of_many_models_a_conversation_goes_no_lower_than_it_has_been() -> None:
+    ladder = Ladder(("a", "b", "c"))
+    held = first(ladder, 1, "b").then(ladder, 0, "a")
+    assert (held.tier, held.highest, lowest(held, Sticky.STRONG, ladder)) == (Tier.WEAK, "b", 1)
+    assert lowest(held.then(ladder, 2, "c"), Sticky.STRONG, ladder) == 2
+    # A model that left the ladder holds nothing; having been at the strong end always does.
+    assert lowest(held, Sticky.STRONG, Ladder(("a", "c"))) == 0
+    assert lowest(Held(tier=Tier.WEAK, model="a", was_strong=True), Sticky.STRONG, ladder) == 2
 
 
-@pytest.mark.parametrize("sticky", list(Sticky))
-def test_a_tool_loop_keeps_the_model_that_made_the_calls_whatever_the_policy(sticky: Sticky) -> None:
+def test_the_rung_that_answered_last_is_known_by_its_tier_and_in_the_middle_by_its_name() -> None:
+    ladder = Ladder(("a", "b", "c", "d"))
+    middle = first(ladder, 2, "spare")
+    assert [rung_of(held, ladder) for held in (first(ladder, 0, "x"), middle, first(ladder, 3, "x"))] == [0, 2, 3]
+    assert rung_of(first(ladder, 2, "c"), ladder) == 2
+    assert rung_of(middle, Ladder(("a", "b", "d"))) == 1, "a rung that is gone"
+    assert rung_of(middle, LADDER) == 1
+
+
+def test_a_tool_loop_keeps_the_model_that_made_the_calls() -> None:
     # It was strong once, but the calls were made by a fallback of the weak tier.
     held = Held(tier=Tier.WEAK, model="spare", was_strong=True)
-    choice = decided(held, sticky, in_tool_loop=True)
-    assert choice is not None
-    decision, pair = choice
-    assert (decision.reason, pair.of(decision.tier)) == (Reason.TOOL_LOOP, "spare")
-    assert pair.strong == "big"
+    assert kept(held, LADDER, MODELS) == (Ladder(("spare", "big")), 0)
 
 
 def test_a_tool_loop_whose_model_is_gone_is_decided_anew() -> None:
-    held = first(Tier.STRONG, "retired")
-    assert decided(held, Sticky.STRONG, in_tool_loop=True) is None
+    assert kept(first(LADDER, 1, "retired"), LADDER, MODELS) is None
+    assert kept(None, LADDER, MODELS) is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import dispatcher_service
 from dispatcher_service.budget import Limit, Period
 from dispatcher_service.catalogue import Api, FixedAlpha, OnDisconnect, OnScorerFailure, StrongCallShare, Value
 from dispatcher_service.pacing_targets import ShareTarget, SpendTarget, pacing_policy
+from dispatcher_service.routing import Ladder
 from dispatcher_service.tenants import ConfigError, load_catalogue
 
 GOOD = """
@@ -206,6 +207,13 @@ def test_the_shipped_file_is_good() -> None:
         ),
         ('model = "small"', 'model = "smal"', "no such model 'smal': did you mean 'small'?"),
         ('strong_model = "big"', 'strong_model = "small"', "same as strong_model: name two models"),
+        ('strong_model = "big"', "", "tenants.research.strong_model: missing: add it, or list models"),
+        ('strong_model = "big"', 'models = ["big", "small"]', "models: stands in place of strong_model and weak_model"),
+        ('strong_model = "big"', 'models = ["big"]', "tenants.research.models: "),
+        ('strong_model = "big"', 'models = ["big", "smal"]', "models: no such model 'smal': did you mean 'small'?"),
+        ('strong_model = "big"', 'models = ["big", "small", "big"]', "models: 'big' stands twice: remove one"),
+        ('strong_model = "big"', 'strong_model = "big"\nobjective = "quality"', "tenants.research.objective: "),
+        ('name = "big"\n', 'name = "big"\ncontext_window = 0\n', "models.0.context_window: "),
         ('"reject"', '"panic"', "tenants.support.on_scorer_failure: "),
         ("input = 0.15, ", "", "models.1.price.input: missing: add it"),
         ("input = 0.15", "input = -1", "models.1.price.input: "),
@@ -248,6 +256,20 @@ def test_a_mistake_is_named_with_its_key_and_mend(file: Path, old: str, new: str
     found = problems(file, GOOD.replace(old, new))
     assert any(problem in line for line in found), found
     assert "canary" not in " ".join(found), "a value that may be secret is not repeated"
+
+
+def test_a_list_of_models_is_ordered_by_price_and_a_pair_as_it_is_named(file: Path) -> None:
+    listed = GOOD.replace('strong_model = "big"\nweak_model = "small"', 'models = ["small", "big"]', 1)
+    assert listed != GOOD
+    file.write_text(listed)
+    assert load_catalogue(file).tenants["research"].ladder == Ladder(("small", "big"), known_as=("small", "big"))
+    # Three times input plus output, so that 3 · 30 is more than 3 · 2.50 + 10.
+    cheap_output = listed.replace('name = "big"\n', 'name = "big"\nscorer_name = "gpt-4"\n', 1)
+    cheap_output = cheap_output.replace(SMALL_PRICE, "price = { input = 30, output = 0 }")
+    file.write_text(cheap_output)
+    research, support = (load_catalogue(file).tenants[name] for name in ("research", "support"))
+    assert research.ladder == Ladder(("big", "small"), known_as=("gpt-4", "small"))
+    assert support.ladder.models == ("small", "big"), "the file says which is strong"
 
 
 def test_all_mistakes_are_named_at_once(file: Path) -> None:

@@ -22,59 +22,64 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pointsman/dispatcher/v1/budget.proto\x12\x17pointsman.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x02\n\x0c\x42udgetWindow\x12/\n\x06period\x18\x01 \x01(\x0e\x32\x1f.pointsman.dispatcher.v1.Period\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0espent_nano_usd\x18\x04 \x01(\x03\x12\x19\n\x11reserved_nano_usd\x18\x05 \x01(\x03\x12\x1b\n\x0elimit_nano_usd\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rleft_nano_usd\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x11\n\x0f_limit_nano_usdB\x10\n\x0e_left_nano_usd\"@\n\x07Overrun\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x17\n\x0f\x61mount_nano_usd\x18\x03 \x01(\x03\"\x87\x01\n\x06\x42udget\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x36\n\x07windows\x18\x02 \x03(\x0b\x32%.pointsman.dispatcher.v1.BudgetWindow\x12\x32\n\x08overruns\x18\x03 \x03(\x0b\x32 .pointsman.dispatcher.v1.Overrun\"%\n\x10GetBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"D\n\x11GetBudgetResponse\x12/\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Budget\";\n\x12ListBudgetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x13ListBudgetsResponse\x12\x30\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1f.pointsman.dispatcher.v1.Budget\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x0cPolicyChange\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07summary\x18\x04 \x01(\t\"\x9b\x01\n\x0bPolicyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x34\n\x06source\x18\x03 \x01(\x0e\x32$.pointsman.dispatcher.v1.ValueSource\x12\x35\n\x06\x63hange\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\"\xcb\x01\n\x08Override\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.pointsman.dispatcher.v1.OverrideKind\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x06\x63hange\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\x12\x14\n\x0c\x66or_everyone\x18\x05 \x01(\x08\"\xd9\x01\n\x06Policy\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x34\n\x06values\x18\x02 \x03(\x0b\x32$.pointsman.dispatcher.v1.PolicyValue\x12\x34\n\toverrides\x18\x03 \x03(\x0b\x32!.pointsman.dispatcher.v1.Override\x12\x18\n\x10overlay_problems\x18\x04 \x03(\t\x12\x36\n\x07history\x18\x05 \x03(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\";\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0chistory_size\x18\x02 \x01(\x05\"D\n\x11GetPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy\"\xb6\x07\n\x0cPolicyValues\x12\x1e\n\x11strong_call_share\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11nano_usd_per_hour\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10nano_usd_per_day\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12nano_usd_per_month\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x19\n\x0con_exhausted\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1f\n\x12overdraft_nano_usd\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x11\n\x04pace\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12 \n\x13pacing_window_calls\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1e\n\x11on_scorer_failure\x18\n \x01(\tH\t\x88\x01\x01\x12\x1e\n\x11on_ledger_failure\x18\x0b \x01(\tH\n\x88\x01\x01\x12!\n\x14\x61llow_alpha_override\x18\x0c \x01(\x08H\x0b\x88\x01\x01\x12#\n\x16\x66\x61llback_to_other_tier\x18\r \x01(\x08H\x0c\x88\x01\x01\x12\x13\n\x06sticky\x18\x0e \x01(\tH\r\x88\x01\x01\x12\"\n\x15idempotency_retention\x18\x0f \x01(\x01H\x0e\x88\x01\x01\x12 \n\x13requests_per_minute\x18\x10 \x01(\x03H\x0f\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x11 \x01(\x03H\x10\x88\x01\x01\x12$\n\x17max_concurrent_requests\x18\x12 \x01(\x03H\x11\x88\x01\x01\x42\x14\n\x12_strong_call_shareB\x08\n\x06_alphaB\x14\n\x12_nano_usd_per_hourB\x13\n\x11_nano_usd_per_dayB\x15\n\x13_nano_usd_per_monthB\x0f\n\r_on_exhaustedB\x15\n\x13_overdraft_nano_usdB\x07\n\x05_paceB\x16\n\x14_pacing_window_callsB\x14\n\x12_on_scorer_failureB\x14\n\x12_on_ledger_failureB\x17\n\x15_allow_alpha_overrideB\x19\n\x17_fallback_to_other_tierB\t\n\x07_stickyB\x18\n\x16_idempotency_retentionB\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x1a\n\x18_max_concurrent_requests\"\x97\x01\n\x10SetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x32\n\x03set\x18\x02 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyValues\x12\r\n\x05unset\x18\x03 \x03(\t\x12\r\n\x05reset\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\"D\n\x11SetPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy\"\xb8\x01\n\x12SetOverrideRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.pointsman.dispatcher.v1.OverrideKind\x12\r\n\x05model\x18\x03 \x01(\t\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\"F\n\x13SetOverrideResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy*S\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPERIOD_HOUR\x10\x01\x12\x0e\n\nPERIOD_DAY\x10\x02\x12\x10\n\x0cPERIOD_MONTH\x10\x03*v\n\x0bValueSource\x12\x1c\n\x18VALUE_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14VALUE_SOURCE_DEFAULT\x10\x01\x12\x15\n\x11VALUE_SOURCE_FILE\x10\x02\x12\x18\n\x14VALUE_SOURCE_OVERLAY\x10\x03*\x84\x01\n\x0cOverrideKind\x12\x1d\n\x19OVERRIDE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OVERRIDE_KIND_ALL_WEAK\x10\x01\x12\x1c\n\x18OVERRIDE_KIND_ALL_STRONG\x10\x02\x12\x1b\n\x17OVERRIDE_KIND_MODEL_OFF\x10\x03\x32\x8f\x04\n\rBudgetService\x12\x62\n\tGetBudget\x12).pointsman.dispatcher.v1.GetBudgetRequest\x1a*.pointsman.dispatcher.v1.GetBudgetResponse\x12h\n\x0bListBudgets\x12+.pointsman.dispatcher.v1.ListBudgetsRequest\x1a,.pointsman.dispatcher.v1.ListBudgetsResponse\x12\x62\n\tGetPolicy\x12).pointsman.dispatcher.v1.GetPolicyRequest\x1a*.pointsman.dispatcher.v1.GetPolicyResponse\x12\x62\n\tSetPolicy\x12).pointsman.dispatcher.v1.SetPolicyRequest\x1a*.pointsman.dispatcher.v1.SetPolicyResponse\x12h\n\x0bSetOverride\x12+.pointsman.dispatcher.v1.SetOverrideRequest\x1a,.pointsman.dispatcher.v1.SetOverrideResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pointsman/dispatcher/v1/budget.proto\x12\x17pointsman.dispatcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x02\n\x0c\x42udgetWindow\x12/\n\x06period\x18\x01 \x01(\x0e\x32\x1f.pointsman.dispatcher.v1.Period\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0espent_nano_usd\x18\x04 \x01(\x03\x12\x19\n\x11reserved_nano_usd\x18\x05 \x01(\x03\x12\x1b\n\x0elimit_nano_usd\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rleft_nano_usd\x18\x07 \x01(\x03H\x01\x88\x01\x01\x42\x11\n\x0f_limit_nano_usdB\x10\n\x0e_left_nano_usd\"@\n\x07Overrun\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x17\n\x0f\x61mount_nano_usd\x18\x03 \x01(\x03\"\x87\x01\n\x06\x42udget\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x36\n\x07windows\x18\x02 \x03(\x0b\x32%.pointsman.dispatcher.v1.BudgetWindow\x12\x32\n\x08overruns\x18\x03 \x03(\x0b\x32 .pointsman.dispatcher.v1.Overrun\"%\n\x10GetBudgetRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"D\n\x11GetBudgetResponse\x12/\n\x06\x62udget\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Budget\";\n\x12ListBudgetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x13ListBudgetsResponse\x12\x30\n\x07\x62udgets\x18\x01 \x03(\x0b\x32\x1f.pointsman.dispatcher.v1.Budget\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"g\n\x0cPolicyChange\x12\x0e\n\x06\x61uthor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12&\n\x02\x61t\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07summary\x18\x04 \x01(\t\"\x9b\x01\n\x0bPolicyValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x12\n\nvalue_json\x18\x02 \x01(\t\x12\x34\n\x06source\x18\x03 \x01(\x0e\x32$.pointsman.dispatcher.v1.ValueSource\x12\x35\n\x06\x63hange\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\"\xcb\x01\n\x08Override\x12\x33\n\x04kind\x18\x01 \x01(\x0e\x32%.pointsman.dispatcher.v1.OverrideKind\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x06\x63hange\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\x12\x14\n\x0c\x66or_everyone\x18\x05 \x01(\x08\"\xd9\x01\n\x06Policy\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x34\n\x06values\x18\x02 \x03(\x0b\x32$.pointsman.dispatcher.v1.PolicyValue\x12\x34\n\toverrides\x18\x03 \x03(\x0b\x32!.pointsman.dispatcher.v1.Override\x12\x18\n\x10overlay_problems\x18\x04 \x03(\t\x12\x36\n\x07history\x18\x05 \x03(\x0b\x32%.pointsman.dispatcher.v1.PolicyChange\";\n\x10GetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0chistory_size\x18\x02 \x01(\x05\"D\n\x11GetPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy\"\xb6\x07\n\x0cPolicyValues\x12\x1e\n\x11strong_call_share\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11nano_usd_per_hour\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10nano_usd_per_day\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x1f\n\x12nano_usd_per_month\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x19\n\x0con_exhausted\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x1f\n\x12overdraft_nano_usd\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x11\n\x04pace\x18\x08 \x01(\x08H\x07\x88\x01\x01\x12 \n\x13pacing_window_calls\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1e\n\x11on_scorer_failure\x18\n \x01(\tH\t\x88\x01\x01\x12\x1e\n\x11on_ledger_failure\x18\x0b \x01(\tH\n\x88\x01\x01\x12!\n\x14\x61llow_alpha_override\x18\x0c \x01(\x08H\x0b\x88\x01\x01\x12#\n\x16\x66\x61llback_to_other_tier\x18\r \x01(\x08H\x0c\x88\x01\x01\x12\x13\n\x06sticky\x18\x0e \x01(\tH\r\x88\x01\x01\x12\"\n\x15idempotency_retention\x18\x0f \x01(\x01H\x0e\x88\x01\x01\x12 \n\x13requests_per_minute\x18\x10 \x01(\x03H\x0f\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x11 \x01(\x03H\x10\x88\x01\x01\x12$\n\x17max_concurrent_requests\x18\x12 \x01(\x03H\x11\x88\x01\x01\x42\x14\n\x12_strong_call_shareB\x08\n\x06_alphaB\x14\n\x12_nano_usd_per_hourB\x13\n\x11_nano_usd_per_dayB\x15\n\x13_nano_usd_per_monthB\x0f\n\r_on_exhaustedB\x15\n\x13_overdraft_nano_usdB\x07\n\x05_paceB\x16\n\x14_pacing_window_callsB\x14\n\x12_on_scorer_failureB\x14\n\x12_on_ledger_failureB\x17\n\x15_allow_alpha_overrideB\x19\n\x17_fallback_to_other_tierB\t\n\x07_stickyB\x18\n\x16_idempotency_retentionB\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x1a\n\x18_max_concurrent_requests\"\x97\x01\n\x10SetPolicyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x32\n\x03set\x18\x02 \x01(\x0b\x32%.pointsman.dispatcher.v1.PolicyValues\x12\r\n\x05unset\x18\x03 \x03(\t\x12\r\n\x05reset\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\"D\n\x11SetPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy\"\xb8\x01\n\x12SetOverrideRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x33\n\x04kind\x18\x02 \x01(\x0e\x32%.pointsman.dispatcher.v1.OverrideKind\x12\r\n\x05model\x18\x03 \x01(\t\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\"F\n\x13SetOverrideResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Policy*S\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPERIOD_HOUR\x10\x01\x12\x0e\n\nPERIOD_DAY\x10\x02\x12\x10\n\x0cPERIOD_MONTH\x10\x03*v\n\x0bValueSource\x12\x1c\n\x18VALUE_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14VALUE_SOURCE_DEFAULT\x10\x01\x12\x15\n\x11VALUE_SOURCE_FILE\x10\x02\x12\x18\n\x14VALUE_SOURCE_OVERLAY\x10\x03*\x84\x01\n\x0cOverrideKind\x12\x1d\n\x19OVERRIDE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16OVERRIDE_KIND_ALL_WEAK\x10\x01\x12\x1c\n\x18OVERRIDE_KIND_ALL_STRONG\x10\x02\x12\x1b\n\x17OVERRIDE_KIND_MODEL_OFF\x10\x03\x32\xb8\x04\n\rBudgetService\x12v\n\tGetBudget\x12).pointsman.dispatcher.v1.GetBudgetRequest\x1a*.pointsman.dispatcher.v1.GetBudgetResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/budget\x12}\n\x0bListBudgets\x12+.pointsman.dispatcher.v1.ListBudgetsRequest\x1a,.pointsman.dispatcher.v1.ListBudgetsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/budgets\x12\x62\n\tGetPolicy\x12).pointsman.dispatcher.v1.GetPolicyRequest\x1a*.pointsman.dispatcher.v1.GetPolicyResponse\x12\x62\n\tSetPolicy\x12).pointsman.dispatcher.v1.SetPolicyRequest\x1a*.pointsman.dispatcher.v1.SetPolicyResponse\x12h\n\x0bSetOverride\x12+.pointsman.dispatcher.v1.SetOverrideRequest\x1a,.pointsman.dispatcher.v1.SetOverrideResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.dispatcher.v1.budget_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERIOD']._serialized_start=3153
-  _globals['_PERIOD']._serialized_end=3236
-  _globals['_VALUESOURCE']._serialized_start=3238
-  _globals['_VALUESOURCE']._serialized_end=3356
-  _globals['_OVERRIDEKIND']._serialized_start=3359
-  _globals['_OVERRIDEKIND']._serialized_end=3491
-  _globals['_BUDGETWINDOW']._serialized_start=131
-  _globals['_BUDGETWINDOW']._serialized_end=423
-  _globals['_OVERRUN']._serialized_start=425
-  _globals['_OVERRUN']._serialized_end=489
-  _globals['_BUDGET']._serialized_start=492
-  _globals['_BUDGET']._serialized_end=627
-  _globals['_GETBUDGETREQUEST']._serialized_start=629
-  _globals['_GETBUDGETREQUEST']._serialized_end=666
-  _globals['_GETBUDGETRESPONSE']._serialized_start=668
-  _globals['_GETBUDGETRESPONSE']._serialized_end=736
-  _globals['_LISTBUDGETSREQUEST']._serialized_start=738
-  _globals['_LISTBUDGETSREQUEST']._serialized_end=797
-  _globals['_LISTBUDGETSRESPONSE']._serialized_start=799
-  _globals['_LISTBUDGETSRESPONSE']._serialized_end=895
-  _globals['_POLICYCHANGE']._serialized_start=897
-  _globals['_POLICYCHANGE']._serialized_end=1000
-  _globals['_POLICYVALUE']._serialized_start=1003
-  _globals['_POLICYVALUE']._serialized_end=1158
-  _globals['_OVERRIDE']._serialized_start=1161
-  _globals['_OVERRIDE']._serialized_end=1364
-  _globals['_POLICY']._serialized_start=1367
-  _globals['_POLICY']._serialized_end=1584
-  _globals['_GETPOLICYREQUEST']._serialized_start=1586
-  _globals['_GETPOLICYREQUEST']._serialized_end=1645
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1647
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1715
-  _globals['_POLICYVALUES']._serialized_start=1718
-  _globals['_POLICYVALUES']._serialized_end=2668
-  _globals['_SETPOLICYREQUEST']._serialized_start=2671
-  _globals['_SETPOLICYREQUEST']._serialized_end=2822
-  _globals['_SETPOLICYRESPONSE']._serialized_start=2824
-  _globals['_SETPOLICYRESPONSE']._serialized_end=2892
-  _globals['_SETOVERRIDEREQUEST']._serialized_start=2895
-  _globals['_SETOVERRIDEREQUEST']._serialized_end=3079
-  _globals['_SETOVERRIDERESPONSE']._serialized_start=3081
-  _globals['_SETOVERRIDERESPONSE']._serialized_end=3151
-  _globals['_BUDGETSERVICE']._serialized_start=3494
-  _globals['_BUDGETSERVICE']._serialized_end=4021
+  _globals['_BUDGETSERVICE'].methods_by_name['GetBudget']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['GetBudget']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/budget'
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._loaded_options = None
+  _globals['_BUDGETSERVICE'].methods_by_name['ListBudgets']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/budgets'
+  _globals['_PERIOD']._serialized_start=3183
+  _globals['_PERIOD']._serialized_end=3266
+  _globals['_VALUESOURCE']._serialized_start=3268
+  _globals['_VALUESOURCE']._serialized_end=3386
+  _globals['_OVERRIDEKIND']._serialized_start=3389
+  _globals['_OVERRIDEKIND']._serialized_end=3521
+  _globals['_BUDGETWINDOW']._serialized_start=161
+  _globals['_BUDGETWINDOW']._serialized_end=453
+  _globals['_OVERRUN']._serialized_start=455
+  _globals['_OVERRUN']._serialized_end=519
+  _globals['_BUDGET']._serialized_start=522
+  _globals['_BUDGET']._serialized_end=657
+  _globals['_GETBUDGETREQUEST']._serialized_start=659
+  _globals['_GETBUDGETREQUEST']._serialized_end=696
+  _globals['_GETBUDGETRESPONSE']._serialized_start=698
+  _globals['_GETBUDGETRESPONSE']._serialized_end=766
+  _globals['_LISTBUDGETSREQUEST']._serialized_start=768
+  _globals['_LISTBUDGETSREQUEST']._serialized_end=827
+  _globals['_LISTBUDGETSRESPONSE']._serialized_start=829
+  _globals['_LISTBUDGETSRESPONSE']._serialized_end=925
+  _globals['_POLICYCHANGE']._serialized_start=927
+  _globals['_POLICYCHANGE']._serialized_end=1030
+  _globals['_POLICYVALUE']._serialized_start=1033
+  _globals['_POLICYVALUE']._serialized_end=1188
+  _globals['_OVERRIDE']._serialized_start=1191
+  _globals['_OVERRIDE']._serialized_end=1394
+  _globals['_POLICY']._serialized_start=1397
+  _globals['_POLICY']._serialized_end=1614
+  _globals['_GETPOLICYREQUEST']._serialized_start=1616
+  _globals['_GETPOLICYREQUEST']._serialized_end=1675
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1677
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1745
+  _globals['_POLICYVALUES']._serialized_start=1748
+  _globals['_POLICYVALUES']._serialized_end=2698
+  _globals['_SETPOLICYREQUEST']._serialized_start=2701
+  _globals['_SETPOLICYREQUEST']._serialized_end=2852
+  _globals['_SETPOLICYRESPONSE']._serialized_start=2854
+  _globals['_SETPOLICYRESPONSE']._serialized_end=2922
+  _globals['_SETOVERRIDEREQUEST']._serialized_start=2925
+  _globals['_SETOVERRIDEREQUEST']._serialized_end=3109
+  _globals['_SETOVERRIDERESPONSE']._serialized_start=3111
+  _globals['_SETOVERRIDERESPONSE']._serialized_end=3181
+  _globals['_BUDGETSERVICE']._serialized_start=3524
+  _globals['_BUDGETSERVICE']._serialized_end=4092
 # @@protoc_insertion_point(module_scope)

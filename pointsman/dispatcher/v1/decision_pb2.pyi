@@ -30,19 +30,23 @@ class _TierEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tier.ValueType],
     TIER_UNSPECIFIED: _Tier.ValueType  # 0
     """Not decided."""
     TIER_WEAK: _Tier.ValueType  # 1
-    """The cheap model."""
+    """The cheapest model."""
     TIER_STRONG: _Tier.ValueType  # 2
-    """The expensive model."""
+    """The dearest model, and so the strongest."""
+    TIER_MIDDLE: _Tier.ValueType  # 3
+    """Between the two, for tenants of more than two models."""
 
 class Tier(_Tier, metaclass=_TierEnumTypeWrapper):
-    """Tier is the side of a model pair."""
+    """Tier says where a model stands among its tenant's models, by price."""
 
 TIER_UNSPECIFIED: Tier.ValueType  # 0
 """Not decided."""
 TIER_WEAK: Tier.ValueType  # 1
-"""The cheap model."""
+"""The cheapest model."""
 TIER_STRONG: Tier.ValueType  # 2
-"""The expensive model."""
+"""The dearest model, and so the strongest."""
+TIER_MIDDLE: Tier.ValueType  # 3
+"""Between the two, for tenants of more than two models."""
 Global___Tier: _TypeAlias = Tier  # noqa: Y015
 
 class _Reason:
@@ -54,18 +58,22 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UNSPECIFIED: _Reason.ValueType  # 0
     """Not decided."""
     REASON_AT_OR_ABOVE_ALPHA: _Reason.ValueType  # 1
-    """`win_probability >= alpha`, so strong."""
+    """`win_probability >= alpha`, so strong. Of more than two models: the strongest
+    beats every cheaper one with a probability of alpha or more.
+    """
     REASON_BELOW_ALPHA: _Reason.ValueType  # 2
-    """`win_probability < alpha`, so weak."""
+    """`win_probability < alpha`, so weak. Of more than two models: the cheapest
+    that the strongest beats with a probability below alpha.
+    """
     REASON_SCORER_UNAVAILABLE: _Reason.ValueType  # 3
     """No win probability in time; the tenant's `on_scorer_failure` chose."""
     REASON_BUDGET_DEGRADED: _Reason.ValueType  # 4
-    """Strong was chosen, but the tenant's limits had no room for it, and its
-    `on_exhausted` is `degrade`: weak.
+    """The tenant's limits had no room for the chosen model, and its `on_exhausted`
+    is `degrade`: the cheapest model that can take the request.
     """
     REASON_LEDGER_UNAVAILABLE: _Reason.ValueType  # 5
-    """Strong was chosen, but the ledger could not be reached, and the tenant's
-    `on_ledger_failure` is `weak`.
+    """The ledger could not be reached, and the tenant's `on_ledger_failure` is
+    `weak`: the cheapest model that can take the request.
     """
     REASON_FALLBACK: _Reason.ValueType  # 6
     """No deployment of the chosen model answered; `model` stands in for it, by
@@ -79,25 +87,33 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """Operators have turned the tenant to weak, or its strong model off."""
     REASON_OVERRIDE_STRONG: _Reason.ValueType  # 10
     """Operators have turned the tenant to strong, or its weak model off."""
+    REASON_ONLY_FIT: _Reason.ValueType  # 11
+    """No other model of the tenant can take the request; see `candidates`."""
+    REASON_BEST_UTILITY: _Reason.ValueType  # 12
+    """The tenant's `objective` is `utility`, and quality minus cost is best here."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
-    """Reason says why a tier was chosen."""
+    """Reason says why a model was chosen."""
 
 REASON_UNSPECIFIED: Reason.ValueType  # 0
 """Not decided."""
 REASON_AT_OR_ABOVE_ALPHA: Reason.ValueType  # 1
-"""`win_probability >= alpha`, so strong."""
+"""`win_probability >= alpha`, so strong. Of more than two models: the strongest
+beats every cheaper one with a probability of alpha or more.
+"""
 REASON_BELOW_ALPHA: Reason.ValueType  # 2
-"""`win_probability < alpha`, so weak."""
+"""`win_probability < alpha`, so weak. Of more than two models: the cheapest
+that the strongest beats with a probability below alpha.
+"""
 REASON_SCORER_UNAVAILABLE: Reason.ValueType  # 3
 """No win probability in time; the tenant's `on_scorer_failure` chose."""
 REASON_BUDGET_DEGRADED: Reason.ValueType  # 4
-"""Strong was chosen, but the tenant's limits had no room for it, and its
-`on_exhausted` is `degrade`: weak.
+"""The tenant's limits had no room for the chosen model, and its `on_exhausted`
+is `degrade`: the cheapest model that can take the request.
 """
 REASON_LEDGER_UNAVAILABLE: Reason.ValueType  # 5
-"""Strong was chosen, but the ledger could not be reached, and the tenant's
-`on_ledger_failure` is `weak`.
+"""The ledger could not be reached, and the tenant's `on_ledger_failure` is
+`weak`: the cheapest model that can take the request.
 """
 REASON_FALLBACK: Reason.ValueType  # 6
 """No deployment of the chosen model answered; `model` stands in for it, by
@@ -111,7 +127,55 @@ REASON_OVERRIDE_WEAK: Reason.ValueType  # 9
 """Operators have turned the tenant to weak, or its strong model off."""
 REASON_OVERRIDE_STRONG: Reason.ValueType  # 10
 """Operators have turned the tenant to strong, or its weak model off."""
+REASON_ONLY_FIT: Reason.ValueType  # 11
+"""No other model of the tenant can take the request; see `candidates`."""
+REASON_BEST_UTILITY: Reason.ValueType  # 12
+"""The tenant's `objective` is `utility`, and quality minus cost is best here."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
+
+class _LeftOut:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LeftOutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOut.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LEFT_OUT_UNSPECIFIED: _LeftOut.ValueType  # 0
+    """It took part, or the decision compared no models."""
+    LEFT_OUT_MODALITY: _LeftOut.ValueType  # 1
+    """Its `part_tokens` has no bound for a kind of part that the request holds."""
+    LEFT_OUT_CONTEXT_WINDOW: _LeftOut.ValueType  # 2
+    """The request with its answer is estimated longer than its `context_window`."""
+    LEFT_OUT_TOOLS: _LeftOut.ValueType  # 3
+    """The request has tools, and its `tools` is false."""
+    LEFT_OUT_TURNED_OFF: _LeftOut.ValueType  # 4
+    """Operators have turned it off."""
+    LEFT_OUT_STICKY_CONVERSATION: _LeftOut.ValueType  # 5
+    """It is cheaper than what the conversation has had, by the tenant's `sticky`."""
+    LEFT_OUT_NOT_SCORED: _LeftOut.ValueType  # 6
+    """The scorer does not compare it with the tenant's other models."""
+    LEFT_OUT_DEARER_THAN_STRONGEST: _LeftOut.ValueType  # 7
+    """It costs more than the model that the scorer knows as the strongest."""
+
+class LeftOut(_LeftOut, metaclass=_LeftOutEnumTypeWrapper):
+    """LeftOut says why a model of the tenant took no part in a decision."""
+
+LEFT_OUT_UNSPECIFIED: LeftOut.ValueType  # 0
+"""It took part, or the decision compared no models."""
+LEFT_OUT_MODALITY: LeftOut.ValueType  # 1
+"""Its `part_tokens` has no bound for a kind of part that the request holds."""
+LEFT_OUT_CONTEXT_WINDOW: LeftOut.ValueType  # 2
+"""The request with its answer is estimated longer than its `context_window`."""
+LEFT_OUT_TOOLS: LeftOut.ValueType  # 3
+"""The request has tools, and its `tools` is false."""
+LEFT_OUT_TURNED_OFF: LeftOut.ValueType  # 4
+"""Operators have turned it off."""
+LEFT_OUT_STICKY_CONVERSATION: LeftOut.ValueType  # 5
+"""It is cheaper than what the conversation has had, by the tenant's `sticky`."""
+LEFT_OUT_NOT_SCORED: LeftOut.ValueType  # 6
+"""The scorer does not compare it with the tenant's other models."""
+LEFT_OUT_DEARER_THAN_STRONGEST: LeftOut.ValueType  # 7
+"""It costs more than the model that the scorer knows as the strongest."""
+Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
 
 class _AlphaSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -250,6 +314,41 @@ PREFERENCE_TIE: Preference.ValueType  # 3
 Global___Preference: _TypeAlias = Preference  # noqa: Y015
 
 @_typing.final
+class Candidate(_message.Message):
+    """Candidate is one of the tenant's models in a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    BEATEN_BY_STRONGEST_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Its name in the catalogue."""
+    beaten_by_strongest: _builtins.float
+    """P(the strongest model's answer is better than this one's | conversation), a
+    tie counting one half; 0.5 for the strongest itself. Range [0, 1]. Unset for
+    a model that was not compared.
+    """
+    left_out: Global___LeftOut.ValueType
+    """Why it was left out. Unspecified if it was not."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        beaten_by_strongest: _builtins.float | None = ...,
+        left_out: Global___LeftOut.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_beaten_by_strongest", b"_beaten_by_strongest", "beaten_by_strongest", b"beaten_by_strongest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_beaten_by_strongest", b"_beaten_by_strongest", "beaten_by_strongest", b"beaten_by_strongest", "left_out", b"left_out", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__beaten_by_strongest: _TypeAlias = _typing.Literal["beaten_by_strongest"]  # noqa: Y015
+    _WhichOneofArgType__beaten_by_strongest: _TypeAlias = _typing.Literal["_beaten_by_strongest", b"_beaten_by_strongest"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__beaten_by_strongest) -> _WhichOneofReturnType__beaten_by_strongest | None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
 class Decision(_message.Message):
     """Decision says which model answers, why, and what it costs."""
 
@@ -270,8 +369,9 @@ class Decision(_message.Message):
     PRICE_VERSION_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     INSTEAD_OF_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
-    """The chosen side."""
+    """Where the chosen model stands among the tenant's models."""
     model: _builtins.str
     """The chosen model's name in the catalogue."""
     reason: Global___Reason.ValueType
@@ -284,18 +384,23 @@ class Decision(_message.Message):
     alpha_source: Global___AlphaSource.ValueType
     """Where that threshold comes from."""
     win_probability: _builtins.float
-    """The prediction that was compared. Range [0, 1]. Unset when there was none."""
+    """P(the strongest model's answer is better than that of the cheapest model
+    that was compared). Range [0, 1]. Unset when nothing was compared.
+    """
     scorer: _builtins.str
     """The scorer's name. Empty when there was no prediction."""
     scorer_version: _builtins.str
     """Content hash of the scorer's artefact. Empty when there was no prediction."""
     pair_mismatch: _builtins.bool
-    """True if the tenant's pair is not the pair the scorer was fitted on."""
+    """True if the tenant's pair, or the cheapest and the dearest of its models, is
+    not the pair that the scorer was fitted on.
+    """
     cost_nano_usd: _builtins.int
     """What the call cost, all its attempts together. Unit: nano-USD."""
     other_tier_cost_nano_usd: _builtins.int
     """What the other tier's model would have cost for the same token counts, an
-    estimate. Unit: nano-USD.
+    estimate: that of the tenant's dearest model, or, where that was chosen, of
+    its cheapest. Unit: nano-USD.
     """
     cost_source: Global___CostSource.ValueType
     """How far to trust both costs."""
@@ -311,6 +416,12 @@ class Decision(_message.Message):
     """The model that was chosen and did not answer, where `reason` is
     REASON_FALLBACK. Empty otherwise.
     """
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """Every model of the tenant, cheapest first, where it has more than two or a
+        model was left out. Empty otherwise, and in a tool loop.
+        """
+
     def __init__(
         self,
         *,
@@ -329,10 +440,11 @@ class Decision(_message.Message):
         price_version: _builtins.str = ...,
         attempts: _builtins.int = ...,
         instead_of: _builtins.str = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "win_probability", b"win_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "attempts", b"attempts", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "instead_of", b"instead_of", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "attempts", b"attempts", "candidates", b"candidates", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "instead_of", b"instead_of", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -577,10 +689,11 @@ class ShadowDecision(_message.Message):
     WIN_PROBABILITY_FIELD_NUMBER: _builtins.int
     SCORER_FIELD_NUMBER: _builtins.int
     SCORER_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     kind: Global___ShadowKind.ValueType
     """What was tried."""
     tier: Global___Tier.ValueType
-    """The side that it would have chosen."""
+    """Where the model that it would have chosen stands."""
     alpha: _builtins.float
     """Its threshold. Range as in Decision."""
     win_probability: _builtins.float
@@ -589,6 +702,8 @@ class ShadowDecision(_message.Message):
     """The scorer's name."""
     scorer_version: _builtins.str
     """Content hash of the scorer's artefact."""
+    model: _builtins.str
+    """The model that it would have chosen, by its name in the catalogue."""
     def __init__(
         self,
         *,
@@ -598,10 +713,11 @@ class ShadowDecision(_message.Message):
         win_probability: _builtins.float = ...,
         scorer: _builtins.str = ...,
         scorer_version: _builtins.str = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "kind", b"kind", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "kind", b"kind", "model", b"model", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,32 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from pointsman.dispatcher.v1 import decision_pb2 as pointsman_dot_dispatcher_dot_v1_dot_decision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pointsman/dispatcher/v1/records.proto\x12\x17pointsman.dispatcher.v1\x1a&pointsman/dispatcher/v1/decision.proto\"(\n\x12GetDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"c\n\x13GetDecisionResponse\x12\x37\n\x06record\x18\x01 \x01(\x0b\x32\'.pointsman.dispatcher.v1.DecisionRecord\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\"\x83\x01\n\x15RecordFeedbackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06rating\x18\x02 \x01(\x01H\x00\x12\x39\n\npreference\x18\x03 \x01(\x0e\x32#.pointsman.dispatcher.v1.PreferenceH\x00\x42\t\n\x07opinion\"S\n\x16RecordFeedbackResponse\x12\x39\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\'.pointsman.dispatcher.v1.FeedbackRecord\"3\n\x18\x45raseConversationRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\"1\n\x19\x45raseConversationResponse\x12\x14\n\x0c\x65rased_items\x18\x01 \x01(\x05\"\'\n\x12\x45raseTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"+\n\x13\x45raseTenantResponse\x12\x14\n\x0c\x65rased_items\x18\x01 \x01(\x05\x32\xd2\x03\n\rRecordService\x12h\n\x0bGetDecision\x12+.pointsman.dispatcher.v1.GetDecisionRequest\x1a,.pointsman.dispatcher.v1.GetDecisionResponse\x12q\n\x0eRecordFeedback\x12..pointsman.dispatcher.v1.RecordFeedbackRequest\x1a/.pointsman.dispatcher.v1.RecordFeedbackResponse\x12z\n\x11\x45raseConversation\x12\x31.pointsman.dispatcher.v1.EraseConversationRequest\x1a\x32.pointsman.dispatcher.v1.EraseConversationResponse\x12h\n\x0b\x45raseTenant\x12+.pointsman.dispatcher.v1.EraseTenantRequest\x1a,.pointsman.dispatcher.v1.EraseTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pointsman/dispatcher/v1/records.proto\x12\x17pointsman.dispatcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a&pointsman/dispatcher/v1/decision.proto\"(\n\x12GetDecisionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"c\n\x13GetDecisionResponse\x12\x37\n\x06record\x18\x01 \x01(\x0b\x32\'.pointsman.dispatcher.v1.DecisionRecord\x12\x13\n\x0b\x65xplanation\x18\x02 \x01(\t\"\x83\x01\n\x15RecordFeedbackRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06rating\x18\x02 \x01(\x01H\x00\x12\x39\n\npreference\x18\x03 \x01(\x0e\x32#.pointsman.dispatcher.v1.PreferenceH\x00\x42\t\n\x07opinion\"S\n\x16RecordFeedbackResponse\x12\x39\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\'.pointsman.dispatcher.v1.FeedbackRecord\"3\n\x18\x45raseConversationRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\"1\n\x19\x45raseConversationResponse\x12\x14\n\x0c\x65rased_items\x18\x01 \x01(\x05\"\'\n\x12\x45raseTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"+\n\x13\x45raseTenantResponse\x12\x14\n\x0c\x65rased_items\x18\x01 \x01(\x05\x32\xa8\x04\n\rRecordService\x12\x8c\x01\n\x0bGetDecision\x12+.pointsman.dispatcher.v1.GetDecisionRequest\x1a,.pointsman.dispatcher.v1.GetDecisionResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/decisions/{request_id}\x12\xa1\x01\n\x0eRecordFeedback\x12..pointsman.dispatcher.v1.RecordFeedbackRequest\x1a/.pointsman.dispatcher.v1.RecordFeedbackResponse\".\x82\xd3\xe4\x93\x02(\"#/v1/decisions/{request_id}:feedback:\x01*\x12z\n\x11\x45raseConversation\x12\x31.pointsman.dispatcher.v1.EraseConversationRequest\x1a\x32.pointsman.dispatcher.v1.EraseConversationResponse\x12h\n\x0b\x45raseTenant\x12+.pointsman.dispatcher.v1.EraseTenantRequest\x1a,.pointsman.dispatcher.v1.EraseTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pointsman.dispatcher.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETDECISIONREQUEST']._serialized_start=106
-  _globals['_GETDECISIONREQUEST']._serialized_end=146
-  _globals['_GETDECISIONRESPONSE']._serialized_start=148
-  _globals['_GETDECISIONRESPONSE']._serialized_end=247
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=250
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=381
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=383
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=466
-  _globals['_ERASECONVERSATIONREQUEST']._serialized_start=468
-  _globals['_ERASECONVERSATIONREQUEST']._serialized_end=519
-  _globals['_ERASECONVERSATIONRESPONSE']._serialized_start=521
-  _globals['_ERASECONVERSATIONRESPONSE']._serialized_end=570
-  _globals['_ERASETENANTREQUEST']._serialized_start=572
-  _globals['_ERASETENANTREQUEST']._serialized_end=611
-  _globals['_ERASETENANTRESPONSE']._serialized_start=613
-  _globals['_ERASETENANTRESPONSE']._serialized_end=656
-  _globals['_RECORDSERVICE']._serialized_start=659
-  _globals['_RECORDSERVICE']._serialized_end=1125
+  _globals['_RECORDSERVICE'].methods_by_name['GetDecision']._loaded_options = None
+  _globals['_RECORDSERVICE'].methods_by_name['GetDecision']._serialized_options = b'\202\323\344\223\002\034\022\032/v1/decisions/{request_id}'
+  _globals['_RECORDSERVICE'].methods_by_name['RecordFeedback']._loaded_options = None
+  _globals['_RECORDSERVICE'].methods_by_name['RecordFeedback']._serialized_options = b'\202\323\344\223\002(\"#/v1/decisions/{request_id}:feedback:\001*'
+  _globals['_GETDECISIONREQUEST']._serialized_start=136
+  _globals['_GETDECISIONREQUEST']._serialized_end=176
+  _globals['_GETDECISIONRESPONSE']._serialized_start=178
+  _globals['_GETDECISIONRESPONSE']._serialized_end=277
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=280
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=411
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=413
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=496
+  _globals['_ERASECONVERSATIONREQUEST']._serialized_start=498
+  _globals['_ERASECONVERSATIONREQUEST']._serialized_end=549
+  _globals['_ERASECONVERSATIONRESPONSE']._serialized_start=551
+  _globals['_ERASECONVERSATIONRESPONSE']._serialized_end=600
+  _globals['_ERASETENANTREQUEST']._serialized_start=602
+  _globals['_ERASETENANTREQUEST']._serialized_end=641
+  _globals['_ERASETENANTRESPONSE']._serialized_start=643
+  _globals['_ERASETENANTRESPONSE']._serialized_end=686
+  _globals['_RECORDSERVICE']._serialized_start=689
+  _globals['_RECORDSERVICE']._serialized_end=1241
 # @@protoc_insertion_point(module_scope)
