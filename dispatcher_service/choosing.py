@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dispatcher_service import comparing, overrides, routing, stickiness
+from dispatcher_service import comparing, eligible, routing
 from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations, Prompt
-from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
+from dispatcher_service.eligible import Eligible
+from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
@@ -22,26 +23,6 @@ from dispatcher_service.routing import (
     Objective,
     Reason,
 )
-from dispatcher_service.stickiness import Sticky
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """The models that may answer a request.
-
-    Attributes:
-        ladder: the tenant's; in a tool loop with the model that goes on.
-        fitting: the rungs that can take the request and are not turned off, ascending, at least one.
-        rungs: those of them that are chosen among.
-        forced: the decision, where something other than a threshold has made it.
-        left_out: why the other rungs are not chosen among.
-    """
-
-    ladder: Ladder
-    fitting: tuple[int, ...]
-    rungs: tuple[int, ...]
-    forced: Decision | None
-    left_out: Mapping[int, LeftOut]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +53,11 @@ class Chooser:
             ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
-        field, estimate = self._look(progress)
-        if field.forced is not None:
-            return await self._forced(progress, field, field.forced, estimate, preview=preview)
-        prediction = await self._predict(progress, field)
-        return await self._route(progress, field, estimate, prediction, preview=preview)
+        among, estimate = self._look(progress)
+        if among.forced is not None:
+            return await self._forced(progress, among, among.forced, estimate, preview=preview)
+        prediction = await self._predict(progress, among)
+        return await self._route(progress, among, estimate, prediction, preview=preview)
 
     async def open(
         self, progress: Progress, reason: Reason, *, predict: bool, preview: bool = False
@@ -92,22 +73,22 @@ class Chooser:
             predict: whether a prediction is wanted; if there is none, the opening says so.
             preview: as for `choose`.
         """
-        field, estimate = self._look(progress)
-        if field.forced is not None:
-            return await self._forced(progress, field, field.forced, estimate, preview=preview)
+        among, estimate = self._look(progress)
+        if among.forced is not None:
+            return await self._forced(progress, among, among.forced, estimate, preview=preview)
         routed = progress.request.alpha is not None
-        prediction = await self._predict(progress, field) if predict or routed else None
+        prediction = await self._predict(progress, among) if predict or routed else None
         if routed:
-            return await self._route(progress, field, estimate, prediction, preview=preview)
-        decision = routing.forced(field.ladder, field.rungs[0], reason)
+            return await self._route(progress, among, estimate, prediction, preview=preview)
+        decision = routing.forced(among.ladder, among.rungs[0], reason)
         if prediction is not None:
             decision = replace(decision, win_probability=prediction.win_probability)
         choice = _chosen(
-            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=None
+            progress, among, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=None
         )
-        return Opening(choice, field.rungs)
+        return Opening(choice, among.rungs)
 
-    def _look(self, progress: Progress) -> tuple[_Field, Estimate]:
+    def _look(self, progress: Progress) -> tuple[Eligible, Estimate]:
         """What may answer, once it is certain that something may."""
         request = progress.request
         policy = progress.catalogue.tenants.get(request.tenant_id)
@@ -117,10 +98,10 @@ class Chooser:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         _check_extra_body(policy, request.chat)
         needs = Needs(request.chat)
-        field = _field(policy, progress, needs)
-        return field, self._estimate(field.ladder, progress, needs.prompt)
+        among = eligible.find(progress, needs)
+        return among, self._estimate(among.ladder, progress, needs.prompt)
 
-    async def _predict(self, progress: Progress, field: _Field) -> Prediction | None:
+    async def _predict(self, progress: Progress, among: Eligible) -> Prediction | None:
         request, policy = progress.request, progress.policy
         timeout = progress.catalogue.scorer.timeout
         if request.timeout is not None:
@@ -129,8 +110,8 @@ class Chooser:
         prediction = await self._scorer.score(
             request.chat,
             tenant_id=policy.tenant_id,
-            pair=field.ladder.ends,
-            every_model=field.ladder.top > 1,
+            pair=among.ladder.ends,
+            every_model=among.ladder.top > 1,
             scorer=policy.scorer,
             timeout=timeout,
         )
@@ -140,7 +121,7 @@ class Chooser:
     async def _route(
         self,
         progress: Progress,
-        field: _Field,
+        among: Eligible,
         estimate: Estimate,
         prediction: Prediction | None,
         *,
@@ -149,19 +130,19 @@ class Chooser:
         """The choice that the prediction makes, or what the policy says without one."""
         policy = progress.policy
         if prediction is None:
-            decision = _without_prediction(policy, field)
-            return await self._forced(progress, field, decision, estimate, preview=preview)
-        candidates, not_compared = comparing.compare(prediction, field.ladder, field.rungs, policy.objective, estimate)
-        left_out = {**field.left_out, **not_compared}
+            decision = _without_prediction(policy, among)
+            return await self._forced(progress, among, decision, estimate, preview=preview)
+        candidates, not_compared = comparing.compare(prediction, among.ladder, among.rungs, policy.objective, estimate)
+        left_out = {**among.left_out, **not_compared}
         if candidates is None:
-            decision = _without_prediction(policy, field)
+            decision = _without_prediction(policy, among)
             return await self._forced(
-                progress, field, decision, estimate, preview=preview, prediction=prediction, left_out=left_out
+                progress, among, decision, estimate, preview=preview, prediction=prediction, left_out=left_out
             )
         decision, source = await self._decide(progress, prediction, candidates, estimate, preview=preview)
         return _chosen(
             progress,
-            field,
+            among,
             decision,
             estimate,
             source=source,
@@ -196,7 +177,7 @@ class Chooser:
     async def _forced(
         self,
         progress: Progress,
-        field: _Field,
+        among: Eligible,
         decision: Decision,
         estimate: Estimate,
         *,
@@ -206,7 +187,7 @@ class Chooser:
     ) -> Choice:
         await self._move(progress.policy, decision, estimate, preview=preview)
         return _chosen(
-            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=left_out
+            progress, among, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=left_out
         )
 
     async def _move(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
@@ -219,49 +200,9 @@ class Chooser:
         return Estimate(tuple([cost(models[name], models[name].price_at(now), prompt) for name in ladder.models]))
 
 
-def _field(policy: TenantPolicy, progress: Progress, needs: Needs) -> _Field:
-    request, models, held = progress.request, progress.catalogue.models, progress.request.held
-    off = overrides.models_off(policy.overrides, now=progress.received_at)
-    ladder = policy.ladder
-    if request.chat.in_tool_loop:
-        if held is not None and held.model in off:
-            raise ModelsOff(held.model)  # In a tool loop the model never changes.
-        kept = stickiness.kept(held, ladder, progress.catalogue.deployments.keys() - policy.closed(models))
-        if kept is not None:
-            ladder, rung = kept
-            unbounded = needs.unbounded(models[ladder.models[rung]])
-            if unbounded is not None:
-                raise unbounded
-            return _Field(ladder, (rung,), (rung,), routing.forced(ladder, rung, Reason.TOOL_LOOP), {})
-        held = None  # The model that made the calls is gone: nothing is left to keep.
-    left_out = {rung: why for rung, name in enumerate(ladder.models) if (why := needs.unfit(models[name])) is not None}
-    able = tuple(rung for rung in range(ladder.top + 1) if rung not in left_out)
-    if not able:
-        raise needs.refusal(ladder, left_out, models)
-    fitting = tuple(rung for rung in able if ladder.models[rung] not in off) if off else able
-    if not fitting:
-        raise ModelsOff(*(ladder.models[rung] for rung in reversed(able)))
-    left_out |= {rung: LeftOut.TURNED_OFF for rung in able if rung not in fitting}
-    forced = overrides.forced(policy.overrides, ladder, fitting=able, on=fitting, now=progress.received_at)
-    if forced is not None:
-        return _Field(ladder, fitting, fitting, forced, left_out)
-    if held is not None and policy.sticky is Sticky.BOTH:
-        rung = stickiness.rung_of(held, ladder)
-        if rung in fitting:
-            return _Field(ladder, fitting, (rung,), routing.forced(ladder, rung, Reason.STICKY_CONVERSATION), left_out)
-    lowest = stickiness.lowest(held, policy.sticky, ladder)
-    rungs = tuple(rung for rung in fitting if rung >= lowest) or fitting
-    left_out |= {rung: LeftOut.STICKY_CONVERSATION for rung in fitting if rung not in rungs}
-    if len(rungs) == 1:
-        # A conversation may have had a model that cannot take this turn.
-        reason = Reason.STICKY_CONVERSATION if 0 < lowest <= rungs[0] else Reason.ONLY_FIT
-        forced = routing.forced(ladder, rungs[0], reason)
-    return _Field(ladder, fitting, rungs, forced, left_out)
-
-
 def _chosen(
     progress: Progress,
-    field: _Field,
+    among: Eligible,
     decision: Decision,
     estimate: Estimate,
     *,
@@ -272,16 +213,16 @@ def _chosen(
 ) -> Choice:
     if progress.policy.pacing is not None:
         progress.paced = Paced(decision.rung, estimate)
-    price = progress.catalogue.models[field.ladder.models[decision.rung]].price_at(progress.received_at)
+    price = progress.catalogue.models[among.ladder.models[decision.rung]].price_at(progress.received_at)
     return Choice(
         decision=decision,
-        ladder=field.ladder,
-        fitting=field.fitting,
+        ladder=among.ladder,
+        fitting=among.fitting,
         estimate=estimate,
         alpha_source=source,
         prediction=prediction,
         candidates=candidates,
-        left_out=field.left_out if left_out is None else left_out,
+        left_out=among.left_out if left_out is None else left_out,
         price_version=price.version,
         strategy=progress.policy.strategy,
     )
@@ -310,8 +251,8 @@ def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, A
     return routing.alpha_for_share(prediction.quantiles, policy.dial.share), AlphaSource.SHARE
 
 
-def _without_prediction(policy: TenantPolicy, field: _Field) -> Decision:
+def _without_prediction(policy: TenantPolicy, among: Eligible) -> Decision:
     if policy.on_scorer_failure is OnScorerFailure.REJECT:
         raise ScorerUnavailable
     strong = policy.on_scorer_failure is OnScorerFailure.STRONG
-    return routing.forced(field.ladder, field.rungs[-1 if strong else 0], Reason.SCORER_UNAVAILABLE)
+    return routing.forced(among.ladder, among.rungs[-1 if strong else 0], Reason.SCORER_UNAVAILABLE)
