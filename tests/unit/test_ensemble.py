@@ -199,6 +199,7 @@ async def test_a_caller_who_goes_away_pays_for_what_came() -> None:
 
 async def test_a_caller_who_goes_away_before_the_calls_begin_pays_nothing() -> None:
     bench = ensemble()
+    bench.ledger.immediate = False  # as a ledger in another process
     task = asyncio.create_task(bench.dispatcher.complete(question()))
     reserved = bench.ledger.reserve
     seen = 0
