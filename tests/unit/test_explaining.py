@@ -39,6 +39,39 @@ def test_a_stand_in_names_the_model_in_whose_place_it_answers() -> None:
     assert "took its place (big was chosen first)." in explain(DecisionRecord(decision=decision))
 
 
+def test_of_many_models_every_models_odds_are_told_and_why_others_took_no_part() -> None:
+    candidates = [
+        decision_pb2.Candidate(model="tiny", left_out=decision_pb2.LEFT_OUT_TOOLS),
+        decision_pb2.Candidate(model="small", beaten_by_strongest=0.6),
+        decision_pb2.Candidate(model="medium", beaten_by_strongest=0.53),
+        decision_pb2.Candidate(model="big", beaten_by_strongest=0.5),
+    ]
+    middle = weak(tier=decision_pb2.TIER_MIDDLE, model="medium", alpha=0.55, candidates=candidates)
+    told = explain(DecisionRecord(decision=middle))
+    assert told.startswith(
+        "It went to the middle, to medium: it is the cheapest that the strongest beats with a probability below the "
+        "alpha of the tenant's share of strong calls, 0.5500 (small 0.6000, medium 0.5300, big 0.5000). "
+        "tiny was left out: the request has tools, and it calls none. It cost $0.0000168; the strongest model would"
+    )
+    strong = weak(
+        tier=decision_pb2.TIER_STRONG, reason=decision_pb2.REASON_AT_OR_ABOVE_ALPHA, alpha=0.5, candidates=candidates
+    )
+    assert "the strongest beats every cheaper one with a probability at or above" in explain(
+        DecisionRecord(decision=strong)
+    )
+    useful = weak(reason=decision_pb2.REASON_BEST_UTILITY, alpha=0.6, candidates=candidates)
+    assert "its quality less λ times its cost was best, λ following from the alpha" in explain(
+        DecisionRecord(decision=useful)
+    )
+
+
+def test_every_reason_to_leave_a_model_out_is_told_in_words() -> None:
+    for value in decision_pb2.LeftOut.values():
+        if value != decision_pb2.LEFT_OUT_UNSPECIFIED:
+            candidates = [decision_pb2.Candidate(model="m", left_out=value)]
+            assert "m was left out: unknown" not in explain(DecisionRecord(decision=weak(candidates=candidates)))
+
+
 def test_an_early_end_and_a_shadow_are_told() -> None:
     record = DecisionRecord(
         decision=weak(cost_source=decision_pb2.COST_SOURCE_PENDING),
