@@ -155,3 +155,9 @@ _TRAIN_FILES = (
     ("math_l5", "correct", ""),
 )
 """Name, prefix of the models' columns, and the column of tasks if there is one."""
+
+
+def prompt(generator: np.random.Generator) -> tuple[str, bool]:
+    """A prompt, and whether it is one of the harder tasks: sums, proofs and choices."""
+    task, thing, number = (int(generator.integers(0, size)) for size in (len(_TASKS), len(_THINGS), 900))
+    return _TASKS[task].format(_THINGS[thing], number + 3), task in (1, 2, 5)
