@@ -1,8 +1,8 @@
 """What is known of one request while it runs. However it ends, it becomes exactly one `Outcome`."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -36,17 +36,11 @@ class Call:
         self._prompt_bytes = prompt_bytes
         self._answer_bytes = 0
         self._clock = clock
+        self._waiting = _Waiting(self, clock)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Counts the time inside as the upstream's. From the first entry on it may bill us."""
-        entered = self._clock()
-        if self.contacted_at is None:
-            self.contacted_at = entered
-        try:
-            yield
-        finally:
-            self.seconds += self._clock() - entered
+        return self._waiting
 
     def received(self, text_bytes: int) -> None:
         """This many bytes of an answer arrived."""
@@ -84,6 +78,23 @@ class Call:
 
     def _estimate(self) -> Usage:
         return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
+
+
+class _Waiting(AbstractContextManager[None]):
+    """See `Call.waiting`. One for all the pieces of a stream."""
+
+    def __init__(self, call: Call, clock: Callable[[], float]) -> None:
+        self._call = call
+        self._clock = clock
+        self._entered = 0.0
+
+    def __enter__(self) -> None:
+        self._entered = self._clock()
+        if self._call.contacted_at is None:
+            self._call.contacted_at = self._entered
+
+    def __exit__(self, *_: object) -> None:
+        self._call.seconds += self._clock() - self._entered
 
 
 @dataclass(frozen=True, slots=True)
