@@ -6,12 +6,13 @@ model belongs in a service: here it would take the dispatcher's processors.
 """
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dispatcher_service import chat as chats
 from dispatcher_service.chat import Chat
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorers import NoPrediction
 from scorer_service import artifact as artifacts
@@ -68,6 +69,14 @@ class EmbeddedScorer:
         finally:
             self._waiting -= 1
 
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        """Not here: `tenants.py` lets no strategy that needs it come this far."""
+        raise NoPrediction("UNIMPLEMENTED", "answers are judged by a scorer service")
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        """As `score_answer`."""
+        raise NoPrediction("UNIMPLEMENTED", "answers are judged by a scorer service")
+
     async def close(self) -> None:
         """Stop the thread."""
         await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)
@@ -84,14 +93,14 @@ class EmbeddedScorer:
             raise NoPrediction("NOT_FOUND", f"the embedded scorer does not know {pair.strong!r} and {pair.weak!r}")
         scored = self._scorer.score([passage], [asked if takes_pairs else own])
         by_model = scored.scores.model_win_probabilities if every_model else None
-        against_first = [] if by_model is None else by_model[0].tolist()
+        over_strong = [] if by_model is None else by_model[0].tolist()
         return Prediction(
             win_probability=float(scored.scores.win_probability[0]),
             scorer=NAME,
             scorer_version=self._scorer.artifact.version,
             pair_mismatch=not takes_pairs and asked != own,
             quantiles=self._quantiles,
-            beaten=dict(zip(self._scorer.manifest.models, (1.0 - each for each in against_first), strict=False)),
+            beaten=dict(zip(self._scorer.manifest.models, (1.0 - each for each in over_strong), strict=False)),
         )
 
 

@@ -34,6 +34,17 @@ class Usage:
     reported_json: str = field(default="", compare=False)
     """The upstream's own usage object, where the counts come from; empty if it reported none."""
 
+    @property
+    def total(self) -> int:
+        """Tokens of all classes."""
+        return (
+            self.input_tokens
+            + self.cached_input_tokens
+            + self.cache_write_tokens
+            + self.output_tokens
+            + self.reasoning_tokens
+        )
+
     def by_class(self) -> dict[str, int]:
         """Counts by the name of their class, which is also a metric label."""
         return {
@@ -78,6 +89,9 @@ def price_at(prices: Sequence[Price], now: float) -> Price:
 
     `prices` ascend by `effective_from`, at least one. Before the first begins, the first holds: a model is never free.
     """
+    latest = prices[-1]
+    if latest.effective_from <= now:  # as good as always: asked for every model on every call
+        return latest
     return next((price for price in reversed(prices) if price.effective_from <= now), prices[0])
 
 

@@ -53,6 +53,16 @@ class Reason(enum.Enum):
     TOOL_LOOP = "tool_loop"
     OVERRIDE_WEAK = "override_weak"
     OVERRIDE_STRONG = "override_strong"
+    CASCADE = "cascade"
+    """A cascade begins: nothing has answered yet."""
+    ACCEPTED = "accepted"
+    LAST_STAGE = "last_stage"
+    ANSWER_AT_HAND = "answer_at_hand"
+    ENSEMBLE = "ensemble"
+    """Several models are asked: no answer is chosen yet."""
+    BEST_RANKED = "best_ranked"
+    UNRANKED = "unranked"
+    FUSED = "fused"
 
 
 class AlphaSource(enum.Enum):
@@ -86,8 +96,6 @@ class LeftOut(enum.Enum):
     """It is weaker than what the conversation has had, by the tenant's `sticky`."""
     NOT_SCORED = "not_scored"
     """The scorer does not compare it with the others."""
-    DEARER_THAN_STRONGEST = "dearer_than_strongest"
-    """It costs more than the model that the scorer knows as the strongest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +104,11 @@ class ModelPair:
 
     strong: str
     weak: str
+
+    @property
+    def both(self) -> tuple[str, str]:
+        """The names."""
+        return self.strong, self.weak
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from dispatcher_service.chat import Chat, Role
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorers import NoPrediction
 from pointsman.runtime.channels import ROUND_ROBIN, ClientTls, Signature, open_channel, signature
@@ -96,20 +96,36 @@ class GrpcScorer:
             quantiles = await self._quantiles_of(response.scorer_version, deadline=deadline)
         except grpc.aio.AioRpcError as error:
             raise NoPrediction(error.code().name, error.details() or "") from error
-        if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
-            raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
-        # Of each model it is told how often it beats the first one: half a tie each, so that the two sum to 1.
-        beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
-        if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
-            raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
-        return Prediction(
-            win_probability=response.win_probability,
+        return read_prediction(response, quantiles)
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        """See `scorers.Predictor.score_answer`."""
+        self._look_at_certificates()
+        request = scorer_pb2.ScoreAnswerRequest(conversation=_conversation(chat), answer=answer, scorer=scorer)
+        metadata = tuple(self._trace_headers().items())
+        try:
+            response = await self._stub.ScoreAnswer(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise NoPrediction(error.code().name, error.details() or "") from error
+        return Verdict(
+            acceptance=_probability("acceptance_probability", response.acceptance_probability),
             scorer=response.scorer,
             scorer_version=response.scorer_version,
-            pair_mismatch=response.pair_mismatch,
-            quantiles=quantiles,
-            beaten=beaten,
         )
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        """See `scorers.Predictor.rank_answers`."""
+        self._look_at_certificates()
+        request = scorer_pb2.RankAnswersRequest(conversation=_conversation(chat), answers=answers, scorer=scorer)
+        metadata = tuple(self._trace_headers().items())
+        try:
+            response = await self._stub.RankAnswers(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise NoPrediction(error.code().name, error.details() or "") from error
+        if len(response.answers) != len(answers):
+            raise NoPrediction("SICK", f"{len(response.answers)} of {len(answers)} answers are ranked")
+        rates = [_probability("mean_win_probability", answer.mean_win_probability) for answer in response.answers]
+        return Ranking(win_rates=tuple(rates), scorer=response.scorer, scorer_version=response.scorer_version)
 
     async def close(self) -> None:
         """Close the channel."""
@@ -150,6 +166,34 @@ class GrpcScorer:
         if len(self._quantiles.get(version, ())) < _MIN_QUANTILES:
             raise NoPrediction("SICK", f"no score quantiles are listed for scorer version {version!r}")
         return self._quantiles[version]
+
+
+def read_prediction(response: scorer_pb2.ScoreResponse, quantiles: Sequence[float]) -> Prediction:
+    """What a scorer answered.
+
+    Raises:
+        NoPrediction: with what is no probability.
+    """
+    if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
+        raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
+    # Of each model it is told how often it beats the strong one: half a tie each, so that the two sum to 1.
+    beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
+    if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
+        raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
+    return Prediction(
+        win_probability=response.win_probability,
+        scorer=response.scorer,
+        scorer_version=response.scorer_version,
+        pair_mismatch=response.pair_mismatch,
+        quantiles=quantiles,
+        beaten=beaten,
+    )
+
+
+def _probability(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:  # NaN fails too
+        raise NoPrediction("SICK", f"{name} {value} is outside [0, 1]")
+    return value
 
 
 def _conversation(chat: Chat) -> scorer_pb2.Conversation:

@@ -19,6 +19,7 @@ from dispatcher_service.catalogue import (
 )
 from dispatcher_service.chat import OWNED_KEYS
 from dispatcher_service.scorer_sections import scorer_problems
+from dispatcher_service.scorer_targets import EMBEDDED
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
@@ -26,6 +27,8 @@ from dispatcher_service.sections import (
     TenantSection,
     describe,
 )
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import strategy_problems
 
 
 class ConfigError(Exception):
@@ -84,7 +87,7 @@ def inconsistencies(file: FileSection) -> list[str]:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     for tenant_id, tenant in file.tenants.items():
-        problems += [f"tenants.{tenant_id}{problem}" for problem in _model_problems(tenant, models, served)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _model_problems(tenant, file.models, served)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _allowed_problems(tenant, models)]
         problems += [
             f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
@@ -92,6 +95,7 @@ def inconsistencies(file: FileSection) -> list[str]:
             if key in OWNED_KEYS
         ]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _strategy_problems(tenant, file)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
     problems += scorer_problems(file.scorer)
@@ -105,10 +109,11 @@ def _named(tenant: TenantSection) -> list[tuple[str, str]]:
     return [(key, name) for key, name in pair if name is not None] + [("models", name) for name in tenant.models or ()]
 
 
-def _model_problems(tenant: TenantSection, models: list[str], served: set[str]) -> Iterator[str]:
+def _model_problems(tenant: TenantSection, models: list[ModelSection], served: set[str]) -> Iterator[str]:
+    known_as = {model.name: model.scorer_name or model.name for model in models}
     for key, model in _named(tenant):
-        if model not in models:
-            yield f".{key}: {_unknown('model', model, models)}"
+        if model not in known_as:
+            yield f".{key}: {_unknown('model', model, list(known_as))}"
         elif model not in served:
             yield f".{key}: no deployment serves {model!r}: add one"
     pair = (tenant.strong_model, tenant.weak_model)
@@ -117,6 +122,8 @@ def _model_problems(tenant: TenantSection, models: list[str], served: set[str]) 
             yield ".models: stands in place of strong_model and weak_model: remove these two, or models"
         for name in _repeated(list(tenant.models)):
             yield f".models: {name!r} stands twice: remove one"
+        for name in _repeated([known_as[model] for model in {*tenant.models} & known_as.keys()]):
+            yield f".models: two of them are {name!r} to scorers: give each its own scorer_name"
         return
     for key, named in zip(("strong_model", "weak_model"), pair, strict=True):
         if named is None:
@@ -137,10 +144,24 @@ def _allowed_problems(tenant: TenantSection, models: list[str]) -> Iterator[str]
 
 
 def _dial_problems(tenant: TenantSection) -> Iterator[str]:
+    if tenant.strategy is not StrategyName.ROUTE:
+        return
     if tenant.alpha is not None and tenant.strong_call_share is not None:
         yield ": set one of strong_call_share and alpha, not both"
     if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and freezing.limits(tenant)):
         yield ": set strong_call_share, alpha, or a limit such as usd_per_day that is paced"
+
+
+def _strategy_problems(tenant: TenantSection, file: FileSection) -> Iterator[str]:
+    keys = ("strong_call_share", "alpha", "shadow")
+    return strategy_problems(
+        tenant.strategy,
+        models=[name for _, name in _named(tenant)],
+        cascade=tenant.cascade,
+        ensemble=tenant.ensemble,
+        routing_keys=[key for key in keys if getattr(tenant, key) is not None],
+        embedded=file.scorer.address == EMBEDDED,
+    )
 
 
 def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterator[str]:
