@@ -94,3 +94,58 @@ def test_a_request_that_was_refused_says_so() -> None:
     assert explain(record) == (
         "The request ended before a model was chosen. The request ended with PERMISSION_DENIED (FORBIDDEN)."
     )
+
+
+def test_a_cascade_tells_every_stage_with_its_numbers() -> None:
+    stages = [
+        decision_pb2.Stage(
+            model="small",
+            result=decision_pb2.STAGE_RESULT_REJECTED,
+            acceptance_probability=0.41236,
+            threshold=0.7,
+            cost_nano_usd=1_000_000,
+            cost_source=decision_pb2.COST_SOURCE_REPORTED,
+        ),
+        decision_pb2.Stage(
+            model="big", result=decision_pb2.STAGE_RESULT_NO_MONEY, cost_source=decision_pb2.COST_SOURCE_PENDING
+        ),
+    ]
+    decision = weak(
+        reason=decision_pb2.REASON_ANSWER_AT_HAND,
+        strategy=decision_pb2.STRATEGY_CASCADE,
+        stages=stages,
+        alpha=None,
+        cost_nano_usd=1_000_000,
+    )
+    text = explain(DecisionRecord(decision=decision, status="OK"))
+    assert "no further one could be had, and of those at hand this one is most likely acceptable." in text
+    assert (
+        "Asked in turn: small (not accepted, acceptance probability 0.4124 against 0.7000, $0.001); "
+        "big (not asked, for want of money or of the ledger)." in text
+    )
+
+
+def test_an_ensemble_tells_how_its_answers_did_against_each_other() -> None:
+    stage = decision_pb2.Stage(
+        model="small",
+        result=decision_pb2.STAGE_RESULT_RANKED,
+        win_rate=0.625,
+        cost_source=decision_pb2.COST_SOURCE_PENDING,
+    )
+    decision = weak(reason=decision_pb2.REASON_BEST_RANKED, strategy=decision_pb2.STRATEGY_ENSEMBLE, stages=[stage])
+    text = explain(DecisionRecord(decision=decision))
+    assert "Asked at once: small (ranked, better than another answer with probability 0.6250)." in text
+
+
+def test_the_hybrids_alphas_are_named() -> None:
+    decision = weak(strategy=decision_pb2.STRATEGY_CASCADE, alpha_source=decision_pb2.ALPHA_SOURCE_FIXED, alpha=0.55)
+    assert "below the cascade's easy_alpha, 0.5500." in explain(DecisionRecord(decision=decision))
+
+
+def test_every_stage_result_is_told_in_words() -> None:
+    for name, result in decision_pb2.StageResult.items():
+        if result != decision_pb2.STAGE_RESULT_UNSPECIFIED:
+            decision = weak(stages=[decision_pb2.Stage(model="small", result=result)])
+            text = explain(DecisionRecord(decision=decision))
+            assert name not in text
+            assert "unknown" not in text
