@@ -42,7 +42,7 @@ class OpenAIUpstream:
         self._trace_headers = trace_headers
         self._credentials = credentials
         self._translate = Translator(credentials)
-        self._clients: dict[str, tuple[Deployment, AsyncOpenAI]] = {}
+        self._clients: dict[str, tuple[Deployment, AsyncOpenAI, str]] = {}
         self._replaced: list[AsyncOpenAI] = []
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
@@ -78,7 +78,7 @@ class OpenAIUpstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (*self._replaced, *(client for _, client in self._clients.values())):
+        for client in (*self._replaced, *(client for _, client, _ in self._clients.values())):
             await client.close()
 
     async def _post(self, deployment: Deployment, chat: Chat, patience: Patience, *, stream: bool) -> Response:
@@ -86,7 +86,7 @@ class OpenAIUpstream:
 
         One that is streamed must be closed.
         """
-        client = self._client(deployment)
+        client, url = self._client(deployment)
         try:
             headers = openai_client.call_headers(self._credentials.headers(deployment))
         except CredentialError as error:
@@ -95,7 +95,7 @@ class OpenAIUpstream:
                 deployment.name, "has no usable key", may_be_billed=False, retryable=False
             ) from error
         response = await client.post(
-            "/chat/completions",
+            url,
             cast_to=Response,
             content=openai_body.encode(deployment, chat, stream=stream),
             options={
@@ -108,15 +108,17 @@ class OpenAIUpstream:
         )
         return cast("Response", response)
 
-    def _client(self, deployment: Deployment) -> AsyncOpenAI:
+    def _client(self, deployment: Deployment) -> tuple[AsyncOpenAI, str]:
+        """The deployment's client, and the whole URL, which the client would put together at every call."""
         known = self._clients.get(deployment.name)
         if known is None or known[0] != deployment:
             if known is not None:
                 # Calls in flight go on over the old one.
                 self._replaced.append(known[1])
-            known = deployment, openai_client.connect(deployment)
+            client = openai_client.connect(deployment)
+            known = deployment, client, f"{client.base_url}chat/completions"
             self._clients[deployment.name] = known
-        return known[1]
+        return known[1], known[2]
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
