@@ -180,21 +180,23 @@ def answer(choice: Answered) -> chat_pb2.Choice:
     )
 
 
-def delta(piece: Delta) -> dispatcher_pb2.StreamDelta:
+def delta(piece: Delta) -> dispatcher_pb2.StreamCompleteResponse:
     """A piece of one choice."""
-    return dispatcher_pb2.StreamDelta(
-        index=piece.index,
-        content=piece.content,
-        refusal=piece.refusal,
-        tool_calls=[
-            dispatcher_pb2.ToolCallDelta(
-                index=c.index, id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom
-            )
-            for c in piece.tool_calls
-        ],
-        logprobs=_logprobs(piece.logprobs),
-        extra_json=piece.extra_json,
-    )
+    response = dispatcher_pb2.StreamCompleteResponse()
+    # Written in place: a message that is given to another's constructor is made twice.
+    written = response.delta
+    written.index = piece.index
+    written.content = piece.content
+    if piece.refusal:
+        written.refusal = piece.refusal
+    if piece.extra_json:
+        written.extra_json = piece.extra_json
+    for c in piece.tool_calls:
+        written.tool_calls.add(index=c.index, id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom)
+    logprobs = _logprobs(piece.logprobs)
+    if logprobs is not None:
+        written.logprobs.CopyFrom(logprobs)
+    return response
 
 
 def origin(source: Origin) -> chat_pb2.Origin:

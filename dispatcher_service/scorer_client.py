@@ -151,6 +151,9 @@ class GrpcScorer:
 
     async def _quantiles_of(self, version: str, *, deadline: float) -> Sequence[float]:
         """The quantiles of an artefact; asked for once per version, by one request for all."""
+        known = self._quantiles.get(version, ())
+        if len(known) >= _MIN_QUANTILES:
+            return known
         async with self._listing:
             for _ in range(_LISTINGS):
                 if version in self._quantiles:
