@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dispatcher_service import comparing, eligible, routing
+from dispatcher_service import comparing, contenders, routing
 from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat
+from dispatcher_service.contenders import Contenders
 from dispatcher_service.costing import Expectations, Prompt
-from dispatcher_service.eligible import Eligible
 from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
@@ -53,11 +53,11 @@ class Chooser:
             ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
-        among, estimate = self._look(progress)
-        if among.forced is not None:
-            return await self._forced(progress, among, among.forced, estimate, preview=preview)
-        prediction = await self._predict(progress, among)
-        return await self._route(progress, among, estimate, prediction, preview=preview)
+        field, estimate = self._look(progress)
+        if field.forced is not None:
+            return await self._forced(progress, field, field.forced, estimate, preview=preview)
+        prediction = await self._predict(progress, field)
+        return await self._route(progress, field, estimate, prediction, preview=preview)
 
     async def open(
         self, progress: Progress, reason: Reason, *, predict: bool, preview: bool = False
@@ -73,22 +73,22 @@ class Chooser:
             predict: whether a prediction is wanted; if there is none, the opening says so.
             preview: as for `choose`.
         """
-        among, estimate = self._look(progress)
-        if among.forced is not None:
-            return await self._forced(progress, among, among.forced, estimate, preview=preview)
+        field, estimate = self._look(progress)
+        if field.forced is not None:
+            return await self._forced(progress, field, field.forced, estimate, preview=preview)
         routed = progress.request.alpha is not None
-        prediction = await self._predict(progress, among) if predict or routed else None
+        prediction = await self._predict(progress, field) if predict or routed else None
         if routed:
-            return await self._route(progress, among, estimate, prediction, preview=preview)
-        decision = routing.forced(among.ladder, among.rungs[0], reason)
+            return await self._route(progress, field, estimate, prediction, preview=preview)
+        decision = routing.forced(field.ladder, field.rungs[0], reason)
         if prediction is not None:
             decision = replace(decision, win_probability=prediction.win_probability)
         choice = _chosen(
-            progress, among, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=None
+            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=None
         )
-        return Opening(choice, among.rungs)
+        return Opening(choice, field.rungs)
 
-    def _look(self, progress: Progress) -> tuple[Eligible, Estimate]:
+    def _look(self, progress: Progress) -> tuple[Contenders, Estimate]:
         """What may answer, once it is certain that something may."""
         request = progress.request
         policy = progress.catalogue.tenants.get(request.tenant_id)
@@ -98,10 +98,10 @@ class Chooser:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         _check_extra_body(policy, request.chat)
         needs = Needs(request.chat)
-        among = eligible.find(progress, needs)
-        return among, self._estimate(among.ladder, progress, needs.prompt)
+        field = contenders.find(policy, progress, needs)
+        return field, self._estimate(field.ladder, progress, needs.prompt)
 
-    async def _predict(self, progress: Progress, among: Eligible) -> Prediction | None:
+    async def _predict(self, progress: Progress, field: Contenders) -> Prediction | None:
         request, policy = progress.request, progress.policy
         timeout = progress.catalogue.scorer.timeout
         if request.timeout is not None:
@@ -110,8 +110,8 @@ class Chooser:
         prediction = await self._scorer.score(
             request.chat,
             tenant_id=policy.tenant_id,
-            pair=among.ladder.ends,
-            every_model=among.ladder.top > 1,
+            pair=field.ladder.ends,
+            every_model=field.ladder.top > 1,
             scorer=policy.scorer,
             timeout=timeout,
         )
@@ -121,7 +121,7 @@ class Chooser:
     async def _route(
         self,
         progress: Progress,
-        among: Eligible,
+        field: Contenders,
         estimate: Estimate,
         prediction: Prediction | None,
         *,
@@ -130,19 +130,19 @@ class Chooser:
         """The choice that the prediction makes, or what the policy says without one."""
         policy = progress.policy
         if prediction is None:
-            decision = _without_prediction(policy, among)
-            return await self._forced(progress, among, decision, estimate, preview=preview)
-        candidates, not_compared = comparing.compare(prediction, among.ladder, among.rungs, policy.objective, estimate)
-        left_out = {**among.left_out, **not_compared}
+            decision = _without_prediction(policy, field)
+            return await self._forced(progress, field, decision, estimate, preview=preview)
+        candidates, not_compared = comparing.compare(prediction, field.ladder, field.rungs, policy.objective, estimate)
+        left_out = {**field.left_out, **not_compared}
         if candidates is None:
-            decision = _without_prediction(policy, among)
+            decision = _without_prediction(policy, field)
             return await self._forced(
-                progress, among, decision, estimate, preview=preview, prediction=prediction, left_out=left_out
+                progress, field, decision, estimate, preview=preview, prediction=prediction, left_out=left_out
             )
         decision, source = await self._decide(progress, prediction, candidates, estimate, preview=preview)
         return _chosen(
             progress,
-            among,
+            field,
             decision,
             estimate,
             source=source,
@@ -177,7 +177,7 @@ class Chooser:
     async def _forced(
         self,
         progress: Progress,
-        among: Eligible,
+        field: Contenders,
         decision: Decision,
         estimate: Estimate,
         *,
@@ -187,7 +187,7 @@ class Chooser:
     ) -> Choice:
         await self._move(progress.policy, decision, estimate, preview=preview)
         return _chosen(
-            progress, among, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=left_out
+            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=left_out
         )
 
     async def _move(self, policy: TenantPolicy, decision: Decision, estimate: Estimate, *, preview: bool) -> None:
@@ -202,7 +202,7 @@ class Chooser:
 
 def _chosen(
     progress: Progress,
-    among: Eligible,
+    field: Contenders,
     decision: Decision,
     estimate: Estimate,
     *,
@@ -213,16 +213,16 @@ def _chosen(
 ) -> Choice:
     if progress.policy.pacing is not None:
         progress.paced = Paced(decision.rung, estimate)
-    price = progress.catalogue.models[among.ladder.models[decision.rung]].price_at(progress.received_at)
+    price = progress.catalogue.models[field.ladder.models[decision.rung]].price_at(progress.received_at)
     return Choice(
         decision=decision,
-        ladder=among.ladder,
-        fitting=among.fitting,
+        ladder=field.ladder,
+        fitting=field.fitting,
         estimate=estimate,
         alpha_source=source,
         prediction=prediction,
         candidates=candidates,
-        left_out=among.left_out if left_out is None else left_out,
+        left_out=field.left_out if left_out is None else left_out,
         price_version=price.version,
         strategy=progress.policy.strategy,
     )
@@ -251,8 +251,8 @@ def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, A
     return routing.alpha_for_share(prediction.quantiles, policy.dial.share), AlphaSource.SHARE
 
 
-def _without_prediction(policy: TenantPolicy, among: Eligible) -> Decision:
+def _without_prediction(policy: TenantPolicy, field: Contenders) -> Decision:
     if policy.on_scorer_failure is OnScorerFailure.REJECT:
         raise ScorerUnavailable
     strong = policy.on_scorer_failure is OnScorerFailure.STRONG
-    return routing.forced(among.ladder, among.rungs[-1 if strong else 0], Reason.SCORER_UNAVAILABLE)
+    return routing.forced(field.ladder, field.rungs[-1 if strong else 0], Reason.SCORER_UNAVAILABLE)

@@ -1,7 +1,6 @@
-"""Which of a tenant's models may answer a request, and whether something has decided that already.
+"""Which of a tenant's models may answer a request, before any is compared: what they can take, and what is held.
 
-In this order: a tool loop keeps its model; models that cannot take the request, or are turned off, are left out; an
-override decides; a sticky conversation keeps its model or goes no weaker; and one model that is left is the answer.
+Of the rules that force a model the first that applies wins: a tool loop, an operator's override, a sticky conversation.
 """
 
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 
 from dispatcher_service import overrides, routing, stickiness
 from dispatcher_service.capability import Needs
+from dispatcher_service.catalogue import TenantPolicy
 from dispatcher_service.errors import ModelsOff
 from dispatcher_service.progress import Progress
 from dispatcher_service.routing import Decision, Ladder, LeftOut, Reason
@@ -16,7 +16,7 @@ from dispatcher_service.stickiness import Sticky
 
 
 @dataclass(frozen=True, slots=True)
-class Eligible:
+class Contenders:
     """The models that may answer a request.
 
     Attributes:
@@ -34,15 +34,14 @@ class Eligible:
     left_out: Mapping[int, LeftOut]
 
 
-def find(progress: Progress, needs: Needs) -> Eligible:
-    """Whom a request may go to, or where it must.
+def find(policy: TenantPolicy, progress: Progress, needs: Needs) -> Contenders:
+    """The contenders for one request.
 
     Raises:
-        InvalidRequest: no model of the tenant can take the request.
-        ModelsOff: operators have turned off the models that could.
+        InvalidRequest: no model of the tenant can take it.
+        ModelsOff: operators have turned off those that can.
     """
-    request, policy, models = progress.request, progress.policy, progress.catalogue.models
-    held = request.held
+    request, models, held = progress.request, progress.catalogue.models, progress.request.held
     off = overrides.models_off(policy.overrides, now=progress.received_at)
     ladder = policy.ladder
     if request.chat.in_tool_loop:
@@ -54,7 +53,7 @@ def find(progress: Progress, needs: Needs) -> Eligible:
             unbounded = needs.unbounded(models[ladder.models[rung]])
             if unbounded is not None:
                 raise unbounded
-            return Eligible(ladder, (rung,), (rung,), routing.forced(ladder, rung, Reason.TOOL_LOOP), {})
+            return Contenders(ladder, (rung,), (rung,), routing.forced(ladder, rung, Reason.TOOL_LOOP), {})
         held = None  # The model that made the calls is gone: nothing is left to keep.
     left_out = {rung: why for rung, name in enumerate(ladder.models) if (why := needs.unfit(models[name])) is not None}
     able = tuple(rung for rung in range(ladder.top + 1) if rung not in left_out)
@@ -66,11 +65,11 @@ def find(progress: Progress, needs: Needs) -> Eligible:
     left_out |= {rung: LeftOut.TURNED_OFF for rung in able if rung not in fitting}
     forced = overrides.forced(policy.overrides, ladder, fitting=able, on=fitting, now=progress.received_at)
     if forced is not None:
-        return Eligible(ladder, fitting, fitting, forced, left_out)
+        return Contenders(ladder, fitting, fitting, forced, left_out)
     if held is not None and policy.sticky is Sticky.BOTH:
         rung = stickiness.rung_of(held, ladder)
         if rung in fitting:
-            return Eligible(
+            return Contenders(
                 ladder, fitting, (rung,), routing.forced(ladder, rung, Reason.STICKY_CONVERSATION), left_out
             )
     lowest = stickiness.lowest(held, policy.sticky, ladder)
@@ -80,4 +79,4 @@ def find(progress: Progress, needs: Needs) -> Eligible:
         # A conversation may have had a model that cannot take this turn.
         reason = Reason.STICKY_CONVERSATION if 0 < lowest <= rungs[0] else Reason.ONLY_FIT
         forced = routing.forced(ladder, rungs[0], reason)
-    return Eligible(ladder, fitting, rungs, forced, left_out)
+    return Contenders(ladder, fitting, rungs, forced, left_out)
