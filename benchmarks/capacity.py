@@ -181,16 +181,14 @@ def _what_saturates(costs: Costs) -> str:
         "a Valkey (one core)": 1 / costs.valkey,
     }
     ordered = sorted(limits, key=lambda name: limits[name])
-    shared = [name for name in ordered if "process" not in name]
     listed = "\n".join(f"{place}. {name}: {limits[name]:,.0f} calls/s" for place, name in enumerate(ordered, 1))
     return f"""\
 **What is full first:**
 
 {listed}
 
-Dispatchers and scorers are multiplied, the ledger is not: of what all share, {shared[0]}
-is full first, then {shared[1]}.
-Beyond that, tenants are spread over several ledgers, a release of the chart for each."""
+Dispatchers and scorers are multiplied; the ledger, one or the other, is what all share. Beyond it tenants are spread
+over several ledgers, a release of the chart for each."""
 
 
 def main(argv: list[str]) -> int:

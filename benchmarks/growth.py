@@ -3,6 +3,7 @@
 Curves go to benchmarks/results/: growth.json, and a plot for each. Everything is on, as in the table.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -55,7 +56,7 @@ def curves(size: Size, results: Path) -> list[Row]:
     """Measure all, write them, and give a line for each."""
     measured: dict[str, Curve] = {}
     with rig() as ours:
-        measured["concurrency"] = [_concurrency(ours, n, _calls(size, n)) for n in size.concurrency]
+        measured["concurrency"] = [_point(ours, n, clients=n, calls=_calls(size, n)) for n in size.concurrency]
         measured["prompt tokens"] = [_point(ours, n, calls=size.calls, asked=_prompt(n)) for n in size.tokens]
         measured["turns of the conversation"] = [
             _point(ours, n, calls=size.calls, asked=_conversation(n)) for n in size.turns
@@ -74,33 +75,37 @@ def _calls(size: Size, clients: int) -> int:
     return max(size.calls // 4, 100) if clients < 4 else max(size.calls, 4 * clients)
 
 
-def _concurrency(ours: Rig, clients: int, calls: int) -> Point:
-    """Many at once are more than a dispatcher lets wait: some may be refused, and then say so."""
-    before = ours.answered()
-    load = ours.complete(calls, clients, may_refuse=True)
-    return Point(clients, load.per_second, load.p99, (ours.answered() - before) / calls)
-
-
-def _point(ours: Rig, x: int, *, calls: int, asked: chat_pb2.Chat) -> Point:
-    load = ours.complete(calls, _IN_FLIGHT, asked=asked)
-    return Point(x, load.per_second, load.p99)
+def _point(
+    ours: Rig,
+    x: int | str,
+    *,
+    calls: int,
+    clients: int = _IN_FLIGHT,
+    asked: chat_pb2.Chat | None = None,
+    tenants: Sequence[int] = (0,),
+) -> Point:
+    """Calls of these tenants, one tenant after the other. Some may be refused: many at once are more than may wait."""
+    each, before = max(calls // len(tenants), clients), ours.answered()
+    loads = [ours.complete(each, clients, tenant, asked=asked, may_refuse=True) for tenant in tenants]
+    made = sum(load.calls for load in loads)
+    latencies = sorted(itertools.chain.from_iterable(load.latencies for load in loads))
+    return Point(
+        x,
+        made / sum(load.calls / load.per_second for load in loads),
+        latencies[int(len(latencies) * 0.99)],
+        (ours.answered() - before) / made,
+    )
 
 
 def _tenants(count: int, calls: int) -> Point:
     """Calls of many tenants, one after the other: each has its accounts, its pace and its label."""
-    asked = range(0, count, max(count // _TENANTS_ASKED, 1))
     with rig(tenants=count) as ours:
-        each = max(calls // len(asked), _IN_FLIGHT)
-        loads = [ours.complete(each, _IN_FLIGHT, number) for number in asked]
-    seconds = sum(load.calls / load.per_second for load in loads)
-    latencies = sorted(latency for load in loads for latency in load.latencies)
-    return Point(count, each * len(loads) / seconds, latencies[int(len(latencies) * 0.99)])
+        return _point(ours, count, calls=calls, tenants=range(0, count, max(count // _TENANTS_ASKED, 1)))
 
 
 def _decision_log(state: str, calls: int) -> Point:
     with rig(DISPATCHER_DECISION_LOG="none") if state == "off" else rig() as ours:
-        load = ours.complete(calls, _IN_FLIGHT)
-    return Point(state, load.per_second, load.p99)
+        return _point(ours, state, calls=calls)
 
 
 def _prompt(tokens: int) -> chat_pb2.Chat:

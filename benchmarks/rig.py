@@ -32,14 +32,14 @@ class Rig:
     folder: Path
 
     def complete(
-        self, calls: int, clients: int, tenant: int = 0, *, asked: Chat = _TYPICAL, may_refuse: bool = False
+        self, calls: int, clients: int, tenant: int = 0, *, asked: Chat | None = None, may_refuse: bool = False
     ) -> Load:
-        """Unary calls, each of which must have been answered with OK, unless they `may_refuse` some.
+        """Unary calls of a typical prompt, or what is `asked`. Each must end with OK, unless some may be refused.
 
         Raises:
             h2load.LoadFailed: one was not.
         """
-        message = dispatcher_pb2.CompleteRequest(chat=asked)
+        message = dispatcher_pb2.CompleteRequest(chat=asked or _TYPICAL)
         if may_refuse:
             target = Target.grpc(self.dispatcher.grpc, _COMPLETE, message, tenant=servers.tenant(tenant))
             return h2load.run(target, calls=calls, clients=clients)

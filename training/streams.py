@@ -210,6 +210,9 @@ def read_log(path: Path, *, tenant: str | None) -> Log:
     return Log(sorted(calls, key=lambda call: call.at), tuple(versions), unpriced)
 
 
+_PAIR = 2
+
+
 def _records(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -229,6 +232,11 @@ def _call(record: dict[str, Any]) -> Call | None:
     if decision is None or decision.get("cost_source", "COST_SOURCE_PENDING") == "COST_SOURCE_PENDING":
         return None
     cost, other = int(decision.get("cost_nano_usd", 0)), int(decision.get("other_tier_cost_nano_usd", 0))
+    if len(decision.get("candidates", ())) > _PAIR:
+        raise StreamError(
+            f"tenant {record.get('tenant_id')!r} has more than two models, and what a call costs at each is not in the "
+            "log: name a tenant of two models"
+        )
     strong = decision["tier"] == "TIER_STRONG"
     free = decision.get("reason") in _FREE_REASONS and decision.get("alpha_source") != "ALPHA_SOURCE_OVERRIDE"
     return Call(

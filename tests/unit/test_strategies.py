@@ -1,7 +1,12 @@
 """Plans of every strategy: what they cost and give, on numbers small enough to count by hand."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from rich.console import Console
 
 from dispatcher_service.routing import NEVER_STRONG
 from training import strategies, strategy_plans, strategy_plot, strategy_report
@@ -81,9 +86,7 @@ def _drawn(prompts: int, *, answer_tells: float, prompt_tells: float) -> Scored:
     generator = np.random.default_rng(0)
     weak, strong = generator.random(prompts) < 0.6, generator.random(prompts) < 0.9
 
-    def score(
-        truth: "np.ndarray[tuple[int], np.dtype[np.bool_]]", tells: float
-    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    def score(truth: NDArray[np.bool_], tells: float) -> NDArray[np.float64]:
         known = generator.random(prompts) < tells
         return np.where(known, 0.5 * truth, 0.0) + 0.5 * generator.random(prompts)
 

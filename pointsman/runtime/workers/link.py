@@ -7,6 +7,7 @@ a worker that nobody would stop stops itself.
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import struct
 import threading
@@ -19,9 +20,11 @@ from pointsman.runtime.endpoint import without_creation_times
 from pointsman.runtime.workers import merging
 
 METRICS = "metrics"
-"""The question, and the key of its answer."""
+"""The question, and the key of its answer: families, or null where they cannot be read."""
 SERVING = "serving"
 """The key of the worker's word that it serves."""
+
+logger = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("!I")
 
@@ -32,6 +35,7 @@ class WorkerEnd:
     def __init__(self, descriptor: int) -> None:
         """`descriptor` is what the parent has passed on."""
         self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
         self._writing = threading.Lock()
 
     def open(self, registry: CollectorRegistry, *, gone: Callable[[], None]) -> None:
@@ -44,10 +48,10 @@ class WorkerEnd:
         self._send({SERVING: True})
 
     def _answer(self, registry: CollectorRegistry, gone: Callable[[], None]) -> None:
-        with contextlib.suppress(OSError), self._socket.makefile("rb") as incoming:
+        with contextlib.suppress(OSError), self._socket, self._socket.makefile("rb") as incoming:
             while head := incoming.read(_LENGTH.size):
                 if json.loads(incoming.read(*_LENGTH.unpack(head))) == METRICS:
-                    self._send({METRICS: merging.families(registry)})
+                    self._send({METRICS: _readable(registry)})
         gone()
 
     def _send(self, value: Any) -> None:
@@ -83,6 +87,17 @@ class ParentEnd:
     def close(self) -> None:
         """Let go of it."""
         self._writer.close()
+
+
+def _readable(registry: CollectorRegistry) -> merging.Families | None:
+    """What is in the registry; `None` if it cannot be read now, so that what was read before holds."""
+    try:
+        return merging.families(registry)
+    except (
+        Exception
+    ):  # A gauge that is read when asked for may fail in any way, and this thread is all that hears the parent.
+        logger.exception("metrics cannot be read")
+        return None
 
 
 def _frame(value: Any) -> bytes:

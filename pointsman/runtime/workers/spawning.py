@@ -5,6 +5,7 @@ import collections
 import contextlib
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
@@ -18,7 +19,7 @@ Took = Callable[[int, Families], None]
 class Worker:
     """A worker that was started. It is the parent's to wait for its end."""
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, line: link.ParentEnd, took: Took) -> None:
+    def __init__(self, number: int, process: "subprocess.Popen[bytes]", line: link.ParentEnd, took: Took) -> None:
         """Use `started`."""
         self.number = number
         self.is_serving = False
@@ -36,15 +37,7 @@ class Worker:
         Raises:
             OSError: the system starts no further process.
         """
-        ours, its = socket.socketpair()
-        with its:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", module, str(its.fileno()), env=environ, pass_fds=[its.fileno()]
-                )
-            except OSError:
-                ours.close()
-                raise
+        process, ours = _spawned(module, environ)
         return cls(number, process, await link.ParentEnd.opened(ours), took)
 
     @property
@@ -69,15 +62,12 @@ class Worker:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it is still there."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        self._process.send_signal(number)
 
     async def ended(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
-        code = await self._process.wait()
-        self.is_serving = False
-        await self._listening
-        return code
+        await self._listening  # Its end of the line is closed when it ends, and not before.
+        return await asyncio.to_thread(self._process.wait)
 
     async def _listen(self) -> None:
         """Take what it says until it has ended. Answers come in the order of the questions."""
@@ -87,7 +77,8 @@ class Worker:
                     self.is_serving = True
                     self._news.set()
                 if link.METRICS in frame:
-                    self._took(self.number, frame[link.METRICS])
+                    if frame[link.METRICS] is not None:
+                        self._took(self.number, frame[link.METRICS])
                     self._answered()
         finally:
             self.is_serving = False
@@ -100,3 +91,21 @@ class Worker:
         question = self._questions.popleft()
         if not question.done():
             question.set_result(None)
+
+
+def _spawned(module: str, environ: Mapping[str, str]) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+    """The process and our end of the line.
+
+    asyncio's own processes are not used: a signal to one that has just ended takes its exit code from who waits for it.
+    """
+    ours, its = socket.socketpair()
+    with its:
+        descriptor = its.fileno()
+        try:
+            process = subprocess.Popen(  # noqa: S603 — our own interpreter and module
+                [sys.executable, "-m", module, str(descriptor)], env=environ, pass_fds=[descriptor]
+            )
+        except OSError:
+            ours.close()
+            raise
+    return process, ours

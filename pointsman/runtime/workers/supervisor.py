@@ -10,6 +10,7 @@ import itertools
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,8 +76,10 @@ async def supervise(workers: Workers, environ: Mapping[str, str]) -> int:
         The exit code: 0 after a drain of all, otherwise that of the worker that did not start (it has said why), or 1.
 
     Raises:
-        StartError: an address cannot be used.
+        StartError: an address cannot be used, or this system does not spread connections.
     """
+    if sys.platform != "linux":
+        raise StartError("several workers need Linux: elsewhere one of them would get every connection; set one")
     host, _ = split_address(workers.listen)
     with _reserve(workers.listen) as held:
         port = held.getsockname()[1]
@@ -159,6 +162,9 @@ class _Parent(Collector):
                 extra=fields(service=self._spec.service, grpc=address, metrics=metrics, workers=int(self._serving())),
             )
         places = [asyncio.create_task(self._keep(worker)) for worker in (first, *rest)]
+        for place in places:
+            # The end of one is the end of all: asked for, given up, or a fault of ours, which is raised below.
+            place.add_done_callback(lambda _: self._end())
         await self._stop.wait()
         logger.info("draining", extra=fields(service=self._spec.service, seconds=self._spec.drain_seconds))
         _, late = await asyncio.wait(places, timeout=self._spec.drain_seconds + _LAST_SECONDS)
@@ -184,7 +190,6 @@ class _Parent(Collector):
             if failures >= _MOST_FAILURES and not self._serving():
                 logger.error("no worker stays: giving up", extra=fields(exit_code=code))
                 self._code = 1
-                self._end()
                 return
             pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
             logger.error(
@@ -212,6 +217,8 @@ class _Parent(Collector):
         return code
 
     def _end(self) -> None:
+        if self._stop.is_set():
+            return
         self._stop.set()
         self._pass_on(signal.SIGTERM)
 
