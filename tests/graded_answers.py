@@ -16,9 +16,13 @@ def write(path: Path, *, prompts: int = 80, seed: int = 0) -> Path:
     for place in range(prompts):
         first, second = (int(number) for number in generator.integers(2, 90, size=2))
         name, good = NAMES[place % len(NAMES)], GOODS[place % len(GOODS)]
-        prompt = f"{name} has {first} {good} and gets {second} more from a friend. How many {good} are there now?"
-        # Larger sums are harder for the weak model, so that a prompt tells something too.
-        weak_right = generator.random() > 0.15 + 0.5 * (first + second > 90)
+        hard = place % 2 == 1
+        aside = (
+            "Suppose that each weighs at least as much as the last, although nobody knows why or how. " if hard else ""
+        )
+        prompt = f"{aside}{name} has {first} {good} and gets {second} more. How many {good} are there now?"
+        # Asides are hard for the weak model, so that a prompt tells something too.
+        weak_right = generator.random() > (0.6 if hard else 0.1)
         strong_right = generator.random() > 0.05
         rows.append(
             {

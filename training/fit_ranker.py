@@ -1,7 +1,7 @@
 """Trains the `ranker` kind: which of two answers is better, from (prompt, answer, quality) rows.
 
-Strength is fitted to each answer's quality, not to pairs: every answer teaches, also that of a prompt whose answers are
-equally good. On GSM8K that ranks 90 % of the pairs right that differ, and a fit to the differences 88 %.
+Strength is fitted to each answer's quality, not to differences within pairs: every answer teaches, also that of a
+prompt whose answers are equally good. A fit to the differences ranked fewer pairs right.
 """
 
 from collections.abc import Mapping

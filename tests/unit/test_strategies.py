@@ -1,10 +1,16 @@
 """Plans of every strategy: what they cost and give, on numbers small enough to count by hand."""
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from rich.console import Console
 
 from dispatcher_service.routing import NEVER_STRONG
-from training import strategies, strategy_plans
+from training import strategies, strategy_plans, strategy_plot, strategy_report
+from training.rankings import Prices
 from training.strategies import CASCADE, ENSEMBLE, HYBRID, LEVELS, ORACLE, ROUTE
 from training.strategy_plans import Ensemble, Hybrid, Route
 from training.strategy_rows import Scored
@@ -80,9 +86,7 @@ def _drawn(prompts: int, *, answer_tells: float, prompt_tells: float) -> Scored:
     generator = np.random.default_rng(0)
     weak, strong = generator.random(prompts) < 0.6, generator.random(prompts) < 0.9
 
-    def score(
-        truth: "np.ndarray[tuple[int], np.dtype[np.bool_]]", tells: float
-    ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    def score(truth: NDArray[np.bool_], tells: float) -> NDArray[np.float64]:
         known = generator.random(prompts) < tells
         return np.where(known, 0.5 * truth, 0.0) + 0.5 * generator.random(prompts)
 
@@ -124,3 +128,26 @@ def test_no_strategy_is_far_beyond_its_budget_and_with_all_the_money_none_beats_
     everything = {name: points[-1].quality.value for name, points in found.curves.items()}
     assert all(everything[ORACLE] >= quality for quality in everything.values())
     assert found.fixed[ENSEMBLE].cost.value == pytest.approx(1.06)
+
+
+def test_a_report_has_every_strategy_and_says_what_it_was_fitted_to() -> None:
+    found = _evaluated(_drawn(300, answer_tells=0.8, prompt_tells=0.3))
+    prices = Prices(10.0, 0.6)
+    text = strategy_report.markdown([found], prices, ["made-up.png"])
+    assert "every scorer (router 'none') and threshold fitted to the other 4 of 5 folds" in text
+    assert "| budget | route | cascade | hybrid | oracle | cascade − route | hybrid − better |" in text
+    assert text.count("% | ") >= len(LEVELS)
+    assert "ensemble: quality" in text
+    assert "![](made-up.png)" in text
+    [document] = strategy_report.document([found])
+    assert document["budgets"] == list(LEVELS)
+    assert set(document["fixed"]) == {"all weak", "all strong", "ensemble"}
+    assert document["gains"]["cascade - route"][4]["value"] == found.gains[CASCADE, ROUTE][4].value
+    console = Console(width=160, file=io.StringIO())
+    console.print(strategy_report.terminal([found], prices))
+
+
+def test_the_picture_is_written(tmp_path: Path) -> None:
+    found = _evaluated(_drawn(300, answer_tells=0.8, prompt_tells=0.3))
+    assert strategy_plot.draw(found, tmp_path) == "made_up-strategies.png"
+    assert (tmp_path / "made_up-strategies.png").read_bytes().startswith(b"\x89PNG")

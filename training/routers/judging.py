@@ -35,7 +35,7 @@ PREPROCESS = PreprocessSpec(
 )
 
 MARKS_SHARE = 4.0
-"""Mean square of the block of marks; that of the other blocks is 1 each. Between 1 and 8 it made no difference."""
+"""Mean square of the block of marks; that of surface features is 1. Around this value it makes little difference."""
 
 
 @dataclass(frozen=True, slots=True)
