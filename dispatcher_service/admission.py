@@ -144,7 +144,7 @@ class _Taken:
 
 
 def _tokens(bill: Bill | None) -> int:
-    return 0 if bill is None else sum(bill.usage.by_class().values())
+    return 0 if bill is None else bill.tokens
 
 
 def _limited(refused: Refused, rate: Rate, limit: int, retry_after: float) -> RateLimited:

@@ -14,7 +14,8 @@ from typing import Self
 from dispatcher_service import budget, costing
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
-from dispatcher_service.catalogue import OnLedgerFailure
+from dispatcher_service.calls import Call
+from dispatcher_service.catalogue import Model, OnLedgerFailure
 from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import (
@@ -27,8 +28,8 @@ from dispatcher_service.errors import (
 from dispatcher_service.failover import Step
 from dispatcher_service.gates import Gates
 from dispatcher_service.ports import Pacer, Upstream
-from dispatcher_service.pricing import Usage
-from dispatcher_service.progress import Asked, Call, Progress
+from dispatcher_service.pricing import Price, Usage
+from dispatcher_service.progress import Asked
 from dispatcher_service.routing import Reason
 from dispatcher_service.search import Search, Sleep, call_timeout
 
@@ -116,6 +117,26 @@ class Attempts:
             except (BudgetExhausted, LedgerUnavailable) as error:
                 search.unaffordable(step, self._cheapest_instead(asked, step, error), error)
 
+    async def reserve(self, asked: Asked) -> None:
+        """Puts the money of the first call of the asked model aside before any model is called. `release` what is left.
+
+        Raises:
+            BudgetExhausted, LedgerUnavailable: as for `complete`.
+            UpstreamTimeout: no time is left.
+        """
+        progress, choice = asked.progress, asked.choice
+        model = progress.catalogue.models[choice.model]
+        timeout = max(call_timeout(deployment, asked) for deployment in progress.catalogue.deployments[model.name])
+        price = model.price_at(progress.received_at)
+        cheapest = choice.decision.rung == choice.fitting[0]
+        asked.booking = await self._reserved(asked, model, price, cheapest=cheapest, timeout=timeout)
+
+    async def release(self, asked: Asked) -> None:
+        """Gives back what `reserve` put aside, if no call has taken it."""
+        if asked.booking is not None:
+            booking, asked.booking = asked.booking, None
+            await self._book.release(booking)
+
     async def _booked(self, asked: Asked, step: Step) -> "_Attempt":
         """The attempt with its money put aside.
 
@@ -123,37 +144,43 @@ class Attempts:
             BudgetExhausted: it does not fit a limit.
             LedgerUnavailable: nobody can say, and this tenant's calls of this tier are not made on a guess.
         """
-        progress = asked.progress
-        policy = progress.policy
-        model = progress.catalogue.models[step.leg.model]
-        price = model.price_at(progress.received_at)
-        chat = progress.request.chat
+        model = asked.progress.catalogue.models[step.leg.model]
+        price = model.price_at(asked.progress.received_at)
+        booking = asked.take_booking(model.name)
+        if booking is None:
+            timeout = call_timeout(step.deployment, asked)
+            booking = await self._reserved(asked, model, price, cheapest=_is_cheapest(asked, step), timeout=timeout)
+        asked.choice = replace(asked.choice, price_version=price.version)
+        call = asked.begin(model, step.deployment, price)
+        return _Attempt(asked, call, costing.with_output_bound(model, asked.chat), self._book, booking)
+
+    async def _reserved(self, asked: Asked, model: Model, price: Price, *, cheapest: bool, timeout: float) -> Booking:
+        """The worst case of a call, put aside. Raises as `_booked` does."""
+        policy, chat = asked.progress.policy, asked.chat
         worst_case = costing.worst_case(model, price, chat)
         if worst_case is None:
             if policy.limits:  # A tool loop keeps its model, and that one came from an earlier configuration.
                 raise InvalidRequest("chat.max_tokens", f"model {model.name} bounds no answer, your limits do: set it")
             worst_case = self._expectations.cost(model, price, chat)
-        timeout = call_timeout(step.deployment, progress)
         try:
-            booking = await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
+            return await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
         except LedgerUnavailable:
             on_failure = policy.on_ledger_failure
             if on_failure is OnLedgerFailure.REJECT:
                 raise
-            if on_failure is OnLedgerFailure.WEAK and not _is_cheapest(asked, step):
+            if on_failure is OnLedgerFailure.WEAK and not cheapest:
                 raise
-            booking = self._book.unbooked(policy, model.name, worst_case)
-        asked.choice = replace(asked.choice, price_version=price.version)
-        call = asked.begin(model, step.deployment, price)
-        return _Attempt(progress, call, costing.with_output_bound(model, chat), self._book, booking)
+            return self._book.unbooked(policy, model.name, worst_case)
 
     def _answered(self, call: Call, usage: Usage | None, asked: Asked) -> None:
         call.answered(usage)
         if usage is not None:
-            self._expectations.observe(call.model, usage, asked.progress.request.chat.choices)
+            self._expectations.observe(call.model, usage, asked.chat.choices)
 
     def _cheapest_instead(self, asked: Asked, step: Step, error: BudgetExhausted | LedgerUnavailable) -> Reason | None:
-        """Why the cheapest model is to answer; `None` where the policy does not say so."""
+        """Why the cheapest model is to answer; `None` where the policy, or the strategy, does not say so."""
+        if asked.stage:
+            return None
         policy, in_tool_loop = asked.progress.policy, asked.progress.request.chat.in_tool_loop
         cheapest = _is_cheapest(asked, step)
         if isinstance(error, BudgetExhausted):
@@ -173,11 +200,11 @@ def _is_cheapest(asked: Asked, step: Step) -> bool:
 class _Attempt:
     """One attempt whose money is put aside. A context manager: leaving it, in whatever way, settles or releases."""
 
-    def __init__(self, progress: Progress, call: Call, chat: Chat, book: Book, booking: Booking) -> None:
+    def __init__(self, asked: Asked, call: Call, chat: Chat, book: Book, booking: Booking) -> None:
         self.call = call
         self.chat = chat
         """The conversation as this model is to get it."""
-        self._progress = progress
+        self._asked = asked
         self._book = book
         self._booking = booking
 
@@ -193,9 +220,9 @@ class _Attempt:
             if not await self._book.start(self._booking):
                 raise UpstreamTimeout(name, "the call came too late", may_be_billed=False, out_of_time=True)
         except LedgerUnavailable:
-            if self._progress.policy.on_ledger_failure is OnLedgerFailure.REJECT:
+            if self._asked.progress.policy.on_ledger_failure is OnLedgerFailure.REJECT:
                 raise
-        return call_timeout(self.call.deployment, self._progress)
+        return call_timeout(self.call.deployment, self._asked)
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,13 +14,7 @@ from dispatcher_service.pricing import NanoUsd, Price
 from dispatcher_service.routing import Ladder, Objective
 from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.stickiness import Sticky
-
-
-class StrategyName(enum.Enum):
-    """How a tenant's requests come to an answer. Closed: a metric label."""
-
-    ROUTE = "route"
-    """One model is chosen before any is called."""
+from dispatcher_service.strategy_policies import CascadePolicy, EnsemblePolicy, StrategyName
 
 
 class OnScorerFailure(enum.Enum):
@@ -223,6 +217,10 @@ class TenantPolicy:
     extra_body_keys: frozenset[str]
     scorer: str
     strategy: StrategyName = StrategyName.ROUTE
+    cascade: CascadePolicy | None = None
+    """Set where the strategy is one."""
+    ensemble: EnsemblePolicy | None = None
+    """As above."""
     limits: tuple[Limit, ...] = ()
     on_exhausted: OnExhausted = OnExhausted.DEGRADE
     overdraft: NanoUsd = 0

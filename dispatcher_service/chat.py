@@ -247,7 +247,8 @@ class Request:
 
     `caller_named` is true if the request id is the caller's own; `alpha` is the caller's override; `timeout` what is
     left of the caller's deadline in seconds, `None` without one; `conversation_id` the caller's name for what this is a
-    turn of, empty without one; `held` what is remembered of it.
+    turn of, empty without one; `held` what is remembered of it. `accept_replacement` is true of a stream that may show
+    an answer which another one then replaces.
     """
 
     tenant_id: str
@@ -259,3 +260,4 @@ class Request:
     timeout: float | None = None
     conversation_id: str = ""
     held: Held | None = None
+    accept_replacement: bool = False

@@ -1,7 +1,7 @@
 """Who decides: the caller, the scorer against the tenant's alpha, or the policy for when there is no prediction."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher_service import comparing, overrides, routing, stickiness
 from dispatcher_service.capability import Needs
@@ -44,6 +44,14 @@ class _Field:
     left_out: Mapping[int, LeftOut]
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A request that several models may be asked to answer: `rungs`, ascending, two or more, from the choice's on."""
+
+    choice: Choice
+    rungs: tuple[int, ...]
+
+
 class Chooser:
     """Chooses a model for a request. Calls the scorer and moves the tenant's pace, and nothing else."""
 
@@ -64,18 +72,56 @@ class Chooser:
             ModelsOff: operators have turned off the models that could answer.
             ScorerUnavailable: there is no prediction, and the tenant's policy is to reject.
         """
-        request, catalogue = progress.request, progress.catalogue
-        policy = catalogue.tenants.get(request.tenant_id)
+        field, estimate = self._look(progress)
+        if field.forced is not None:
+            return await self._forced(progress, field, field.forced, estimate, preview=preview)
+        prediction = await self._predict(progress, field)
+        return await self._route(progress, field, estimate, prediction, preview=preview)
+
+    async def open(
+        self, progress: Progress, reason: Reason, *, predict: bool, preview: bool = False
+    ) -> Choice | Opening:
+        """For a strategy that asks several models: those that it may ask, or a choice where there is nothing to ask.
+
+        A tool loop, a sticky conversation, an override or a request that only one model can take makes a choice, and so
+        does an alpha that the request brings: it is routed by that. Raises as `choose` does.
+
+        Args:
+            progress: the request.
+            reason: of the choice that an opening begins with.
+            predict: whether a prediction is wanted; if there is none, the opening says so.
+            preview: as for `choose`.
+        """
+        field, estimate = self._look(progress)
+        if field.forced is not None:
+            return await self._forced(progress, field, field.forced, estimate, preview=preview)
+        routed = progress.request.alpha is not None
+        prediction = await self._predict(progress, field) if predict or routed else None
+        if routed:
+            return await self._route(progress, field, estimate, prediction, preview=preview)
+        decision = routing.forced(field.ladder, field.rungs[0], reason)
+        if prediction is not None:
+            decision = replace(decision, win_probability=prediction.win_probability)
+        choice = _chosen(
+            progress, field, decision, estimate, source=None, prediction=prediction, candidates=None, left_out=None
+        )
+        return Opening(choice, field.rungs)
+
+    def _look(self, progress: Progress) -> tuple[_Field, Estimate]:
+        """What may answer, once it is certain that something may."""
+        request = progress.request
+        policy = progress.catalogue.tenants.get(request.tenant_id)
         if policy is None:
             raise Unauthenticated
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         _check_extra_body(policy, request.chat)
         field = _field(policy, progress)
-        estimate = self._estimate(field.ladder, progress)
-        if field.forced is not None:
-            return await self._forced(progress, field, field.forced, estimate, preview=preview)
-        timeout = catalogue.scorer.timeout
+        return field, self._estimate(field.ladder, progress)
+
+    async def _predict(self, progress: Progress, field: _Field) -> Prediction | None:
+        request, policy = progress.request, progress.policy
+        timeout = progress.catalogue.scorer.timeout
         if request.timeout is not None:
             timeout = min(timeout, request.timeout)
         started = self._clock()
@@ -88,6 +134,19 @@ class Chooser:
             timeout=timeout,
         )
         progress.scorer_seconds = self._clock() - started
+        return prediction
+
+    async def _route(
+        self,
+        progress: Progress,
+        field: _Field,
+        estimate: Estimate,
+        prediction: Prediction | None,
+        *,
+        preview: bool,
+    ) -> Choice:
+        """The choice that the prediction makes, or what the policy says without one."""
+        policy = progress.policy
         if prediction is None:
             decision = _without_prediction(policy, field)
             return await self._forced(progress, field, decision, estimate, preview=preview)
@@ -222,6 +281,7 @@ def _chosen(
         candidates=candidates,
         left_out=field.left_out if left_out is None else left_out,
         price_version=price.version,
+        strategy=progress.policy.strategy,
     )
 
 

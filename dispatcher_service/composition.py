@@ -125,6 +125,7 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
         Dispatcher(
             catalogue=policies.catalogue,
             scorer=tracing.scorer(scorer),
+            judge=tracing.judge(scorer),
             upstream=tracing.upstream(upstream),
             book=money.book,
             pacer=money.pacer,

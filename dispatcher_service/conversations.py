@@ -35,6 +35,7 @@ from dispatcher_service.ledger.contract import Document
 from dispatcher_service.outcome import Choice
 from dispatcher_service.routing import Tier
 from dispatcher_service.stickiness import Held, Sticky
+from dispatcher_service.strategies import Replaced
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ class Conversations:
                         calls.add(event)
                     else:
                         choice = event.choice
+                        if isinstance(event, Replaced):
+                            calls = _StreamedCalls(begun=True)
                         if isinstance(event, Finished):
                             finished = True
                             await self._remember(request, choice, calls.by_choice())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
 from dispatcher_service.attempts import Attempts
 from dispatcher_service.booking import Book
-from dispatcher_service.catalogue import Catalogue, StrategyName
+from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat import Request
 from dispatcher_service.choosing import Chooser
 from dispatcher_service.costing import Expectations
@@ -15,11 +15,14 @@ from dispatcher_service.drains import Drains
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.gates import Gates
 from dispatcher_service.outcome import Bill, Choice, Record
-from dispatcher_service.ports import Pacer, Scorer, Upstream
+from dispatcher_service.ports import Judge, Pacer, Scorer, Upstream
 from dispatcher_service.progress import Progress
 from dispatcher_service.search import Sleep
-from dispatcher_service.strategies import Strategy
+from dispatcher_service.strategies import Replaced, Strategy
+from dispatcher_service.strategies.cascade import Cascade
+from dispatcher_service.strategies.ensemble import Ensemble
 from dispatcher_service.strategies.route import Route
+from dispatcher_service.strategy_policies import StrategyName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ class Broken:
     bill: Bill | None
 
 
-StreamEvent = Started | Delta | Finished | Broken
+StreamEvent = Started | Delta | Replaced | Finished | Broken
 
 
 class Dispatcher:
@@ -70,6 +73,7 @@ class Dispatcher:
         *,
         catalogue: Callable[[], Catalogue],
         scorer: Scorer,
+        judge: Judge,
         upstream: Upstream,
         book: Book,
         pacer: Pacer,
@@ -100,6 +104,8 @@ class Dispatcher:
         )
         self._strategies: Mapping[StrategyName, Strategy] = {
             StrategyName.ROUTE: Route(chooser=chooser, attempts=attempts),
+            StrategyName.CASCADE: Cascade(chooser=chooser, attempts=attempts, judge=judge, clock=clock),
+            StrategyName.ENSEMBLE: Ensemble(chooser=chooser, attempts=attempts, judge=judge, clock=clock),
         }
         self._drains = drains
         self._record = record
@@ -122,7 +128,8 @@ class Dispatcher:
         return await (self._drains.complete(work, progress) if progress.catalogue.drains else work)
 
     def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error.
+        """The answer as it is written: `Started`, deltas, `Finished`; or `Broken` and then the error. `Replaced` may
+        stand between deltas, if the request accepts that.
 
         `Started` comes with the first piece of the answer, since until then another model may take over. When the
         consumer goes away, the upstream call is closed, and what it delivered is billed at the documented estimate; or,
@@ -150,7 +157,7 @@ class Dispatcher:
                         if not started:
                             started = True
                             yield Started(progress.answered)
-                        if isinstance(event, Delta):
+                        if not isinstance(event, End):
                             yield event
                         else:
                             bill = progress.settle(event.finish_reasons)

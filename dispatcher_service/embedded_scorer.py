@@ -6,12 +6,13 @@ model belongs in a service: here it would take the dispatcher's processors.
 """
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dispatcher_service import chat as chats
 from dispatcher_service.chat import Chat
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorers import NoPrediction
 from scorer_service import artifact as artifacts
@@ -67,6 +68,14 @@ class EmbeddedScorer:
             raise NoPrediction("SICK", str(error)) from error
         finally:
             self._waiting -= 1
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        """Not here: `tenants.py` lets no strategy that needs it come this far."""
+        raise NoPrediction("UNIMPLEMENTED", "answers are judged by a scorer service")
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        """As `score_answer`."""
+        raise NoPrediction("UNIMPLEMENTED", "answers are judged by a scorer service")
 
     async def close(self) -> None:
         """Stop the thread."""

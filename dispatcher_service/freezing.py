@@ -28,6 +28,8 @@ from dispatcher_service.sections import (
     ShadowSection,
     TenantSection,
 )
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import cascade_policy, ensemble_policy
 from dispatcher_service.upstream_sections import freeze_deployments, freeze_retries
 
 
@@ -58,6 +60,8 @@ def policy(tenant_id: str, tenant: TenantSection, models: Sequence[ModelSection]
         tenant_id=tenant_id,
         ladder=ladder(tenant, models),
         strategy=tenant.strategy,
+        cascade=cascade_policy(tenant.cascade),
+        ensemble=ensemble_policy(tenant.ensemble) if tenant.strategy is StrategyName.ENSEMBLE else None,
         dial=_dial(tenant),
         on_scorer_failure=tenant.on_scorer_failure,
         allow_alpha_override=tenant.allow_alpha_override,
@@ -67,7 +71,8 @@ def policy(tenant_id: str, tenant: TenantSection, models: Sequence[ModelSection]
         on_exhausted=tenant.on_exhausted,
         overdraft=_nano(tenant.overdraft_usd or Decimal(0)),
         on_ledger_failure=tenant.on_ledger_failure,
-        pacing=paced if tenant.pace else None,
+        # What the other strategies spend follows from their answers: no alpha holds it, the limits do.
+        pacing=paced if tenant.pace and tenant.strategy is StrategyName.ROUTE else None,
         fallback_to_other_tier=tenant.fallback_to_other_tier,
         objective=tenant.objective,
         sticky=tenant.sticky,

@@ -30,6 +30,7 @@ from typing import Any
 
 from dispatcher_service import kept, tasks
 from dispatcher_service.answer import Delta, Idempotency
+from dispatcher_service.assembly import Assembly
 from dispatcher_service.catalogue import Catalogue, OnLedgerFailure, TenantPolicy
 from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Answer, Finished, StreamEvent
@@ -37,6 +38,7 @@ from dispatcher_service.errors import FirstFailed, IdempotencyConflict, InFlight
 from dispatcher_service.kept import KeptError, Result
 from dispatcher_service.layers import Dispatching, Documents
 from dispatcher_service.outcome import Choice
+from dispatcher_service.strategies import Replaced
 from pointsman.runtime.logs import fields
 
 logger = logging.getLogger(__name__)
@@ -130,7 +132,7 @@ class Idempotent:
                 async for event in events:
                     yield replace(event, idempotency=claim) if isinstance(event, Finished) else event
             return
-        assembly = kept.Assembly()
+        assembly = Assembly()
         async with self._holding(claim), contextlib.aclosing(self._inner.stream(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
@@ -138,9 +140,12 @@ class Idempotent:
                     yield event
                 elif isinstance(event, Finished):
                     # Kept before the end is told: whoever has seen the end finds the result.
-                    idempotency = await self._keep(claim, Result.of(assembly.answer(event)))
+                    answer = Answer(choice=event.choice, completion=assembly.completion(event.end), bill=event.bill)
+                    idempotency = await self._keep(claim, Result.of(answer))
                     yield replace(event, idempotency=idempotency)
                 else:
+                    if isinstance(event, Replaced):
+                        assembly.clear()
                     yield event
 
     async def close(self) -> None:

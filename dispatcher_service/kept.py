@@ -1,4 +1,4 @@
-"""The result of a request as a document: what of it is kept, how it is written, and how a stream becomes one.
+"""The result of a request as a document: what of it is kept, and how it is written.
 
 The body is JSON, by the names of our own dataclasses' fields. A field that a later version adds has a default, so that
 versions N and N+1 read each other's results; a body that cannot be read counts as none.
@@ -9,30 +9,21 @@ import enum
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
 
-from dispatcher_service.answer import Choice as Answered
-from dispatcher_service.answer import (
-    Completion,
-    Delta,
-    Idempotency,
-    Logprobs,
-    ToolCallDelta,
-    extra_of_choice,
-    extra_of_pieces,
-)
-from dispatcher_service.answer import End as Ended
-from dispatcher_service.chat import Request, ToolCall
+from dispatcher_service import assembly
+from dispatcher_service.answer import Completion, End, Idempotency
+from dispatcher_service.chat import Request
 from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
 from dispatcher_service.outcome import Bill, Choice
 
 MAX_BYTES = 1_048_576
 """Of a result as a document: larger ones are not kept."""
 
-_NOT_IN_HASH = ("tenant_id", "request_id", "caller_named", "timeout", "held")
+_NOT_IN_HASH = ("tenant_id", "request_id", "caller_named", "timeout", "held", "accept_replacement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +63,11 @@ class Result:
         """The answer as a stream: the decision, one delta per choice, the end."""
         answer = self.answer()
         yield Started(answer.choice, idempotency=Idempotency.REPLAYED)
-        for choice in answer.completion.choices:
-            calls = enumerate(choice.tool_calls)
-            delta = Delta(
-                index=choice.index,
-                content=choice.content,
-                refusal=choice.refusal,
-                tool_calls=tuple(
-                    ToolCallDelta(index, call.id, call.name, call.arguments, call.custom) for index, call in calls
-                ),
-                logprobs=choice.logprobs,
-                extra_json=extra_of_choice(choice),
-            )
-            if delta != Delta(index=choice.index):
-                yield delta
-        words = tuple(choice.upstream_finish_reason for choice in answer.completion.choices)
-        end = Ended(
-            finish_reasons=tuple(choice.finish_reason for choice in answer.completion.choices),
-            usage=answer.completion.usage,
-            origin=answer.completion.origin,
-            upstream_finish_reasons=words if any(words) else (),
-        )
-        yield Finished(choice=answer.choice, end=end, bill=answer.bill, idempotency=Idempotency.REPLAYED)
+        for piece in assembly.pieces(answer.completion):
+            if isinstance(piece, End):
+                yield Finished(choice=answer.choice, end=piece, bill=answer.bill, idempotency=Idempotency.REPLAYED)
+            else:
+                yield piece
 
 
 _ADAPTER = pydantic.TypeAdapter(Result)
@@ -142,59 +116,3 @@ def _with_bytes(value: Any) -> Any:
     if value.keys() == {"bytes"}:
         return bytes.fromhex(value["bytes"])
     return {key: _with_bytes(each) for key, each in value.items()}
-
-
-@dataclass(slots=True)
-class Assembly:
-    """Puts the events of a stream together to the answer that they are."""
-
-    _pieces: dict[int, list[Delta]] = field(default_factory=dict)
-
-    def add(self, delta: Delta) -> None:
-        """Take another piece."""
-        self._pieces.setdefault(delta.index, []).append(delta)
-
-    def answer(self, finished: Finished) -> Answer:
-        """The whole, once it has ended."""
-        end = finished.end
-        choices = []
-        words = end.upstream_finish_reasons or ("",) * len(end.finish_reasons)
-        for index, (reason, word) in enumerate(zip(end.finish_reasons, words, strict=True)):
-            pieces = self._pieces.get(index, [])
-            choices.append(
-                Answered(
-                    index=index,
-                    content="".join(piece.content for piece in pieces),
-                    refusal="".join(piece.refusal for piece in pieces),
-                    tool_calls=_calls(pieces),
-                    finish_reason=reason,
-                    upstream_finish_reason=word,
-                    logprobs=_logprobs(pieces),
-                    extra_json=extra_of_pieces(pieces),
-                )
-            )
-        completion = Completion(choices=tuple(choices), usage=end.usage, origin=end.origin)
-        return Answer(choice=finished.choice, completion=completion, bill=finished.bill)
-
-
-def _calls(pieces: list[Delta]) -> tuple[ToolCall, ...]:
-    calls: dict[int, ToolCall] = {}
-    for piece in (call for delta in pieces for call in delta.tool_calls):
-        known = calls.get(piece.index, ToolCall("", "", ""))
-        calls[piece.index] = ToolCall(
-            known.id or piece.id,
-            known.name or piece.name,
-            known.arguments + piece.arguments,
-            known.custom or piece.custom,
-        )
-    return tuple(calls[index] for index in sorted(calls))
-
-
-def _logprobs(pieces: list[Delta]) -> Logprobs | None:
-    found = [piece.logprobs for piece in pieces if piece.logprobs is not None]
-    if not found:
-        return None
-    return Logprobs(
-        content=tuple(token for each in found for token in each.content),
-        refusal=tuple(token for each in found for token in each.refusal),
-    )

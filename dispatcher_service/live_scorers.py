@@ -1,11 +1,11 @@
 """The scorers of the configuration in force: opened anew when `[scorer]` changes, while requests go on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.chat import Chat
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorer_targets import ScorerTarget
 from dispatcher_service.scorers import Scorers
@@ -20,7 +20,7 @@ Watch = Callable[[Mapping[str, Callable[[], BreakerState]]], None]
 
 
 class LiveScorers:
-    """Implements `ports.Scorer`."""
+    """Implements `ports.Scorer` and `ports.Judge`."""
 
     def __init__(self, target: ScorerTarget, scorers: Scorers, *, open_: Open, watch: Watch) -> None:
         """Takes over `scorers`, which were opened for `target`."""
@@ -45,15 +45,24 @@ class LiveScorers:
             chat, tenant_id=tenant_id, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
         )
 
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:
+        """See `ports.Judge.score_answer`."""
+        return await self._scorers.score_answer(chat, answer, scorer=scorer, timeout=timeout)
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
+        """See `ports.Judge.rank_answers`."""
+        return await self._scorers.rank_answers(chat, answers, scorer=scorer, timeout=timeout)
+
     async def follow(self, target: ScorerTarget) -> None:
         """Go over to a configuration's scorers, if they are others. Raises what opening them raises."""
         if target == self._target:
             return
         opened = await self._open(target)
-        old, patience = self._scorers, self._target.timeout + _MARGIN_SECONDS
+        longest = max(self._target.timeout, self._target.answer_timeout)
+        old, patience = self._scorers, longest + _MARGIN_SECONDS
         self._target, self._scorers = target, opened
         self._watch(opened.breakers())
-        # Predictions that were asked for before have their answer by then.
+        # What was asked for before has its answer by then.
         self._old.append(old)
         task = asyncio.create_task(self._close_later(old, patience))
         self._closing.add(task)

@@ -18,6 +18,7 @@ from dispatcher_service.breaker import BreakerState
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.outcome import Attempted, Choice, Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD, UsageSource
+from dispatcher_service.strategy_policies import StrategyName
 
 _BREAKER_STATES = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
 
@@ -28,6 +29,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHORT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 # Tie-half probabilities crowd between .4 and .7: the buckets are finer there.
 _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.7, 0.75, 0.8, 0.9, 1.0)
+_ACCEPTANCES = tuple(step / 20 for step in range(1, 21))
 
 
 def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
@@ -66,6 +68,9 @@ class Metrics:
             "tenant",
         )
         self._reasons = counter("decision_reasons", "Decisions by reason and tier.", "reason", "tier")
+        self._stages = counter(
+            "stages", "Models of cascades and ensembles, by what became of them.", "strategy", "result"
+        )
         self._cost = counter("cost_usd", "What upstream calls cost, in US dollars.", "tenant", "model")
         self._all_strong = counter(
             "all_strong_cost_usd",
@@ -94,6 +99,7 @@ class Metrics:
         self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
         self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
+        self._acceptance = histogram("acceptance_probability", "Predicted of a cascade's answers.", _ACCEPTANCES)
         self._scorer = histogram(
             "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
         )
@@ -104,7 +110,7 @@ class Metrics:
         )
         self._overhead = histogram(
             "overhead_seconds",
-            "Our own time: total minus upstream. For a stream it holds the time in which the caller read.",
+            "Our own time: total minus upstream; of a stream with the time in which the caller read. Not of ensembles.",
             _SHORT_SECONDS,
             "method",
         )
@@ -173,11 +179,13 @@ class Metrics:
 
     def observe(self, outcome: Outcome) -> None:
         """See `outcome.Record`."""
-        self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
-        if outcome.choice is None:
+        choice = outcome.choice
+        if choice is None or choice.strategy is not StrategyName.ENSEMBLE:  # whose calls overlap
+            self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
+        if choice is None:
             return
         label = self._tenant(outcome.request.tenant_id)
-        self._observe_choice(label, outcome.choice)
+        self._observe_choice(label, choice)
         for attempted in outcome.attempts:
             self._observe_attempt(label, attempted)
         if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:
@@ -187,6 +195,10 @@ class Metrics:
 
     def _observe_choice(self, tenant: str, choice: Choice) -> None:
         decision = choice.decision
+        for stage in choice.stages:
+            self._stages.labels(choice.strategy.value, stage.result.value).inc()
+            if stage.acceptance is not None:
+                self._acceptance.observe(stage.acceptance)
         self._decisions.labels(tenant, decision.tier.value).inc()
         self._models.labels(tenant, choice.model).inc()
         self._strong_calls.labels(tenant).inc(choice.estimate.fraction(decision.rung))

@@ -8,7 +8,7 @@ attribute holds text of a conversation, a credential or an error's words.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +23,8 @@ from dispatcher_service.answer import Completion, Delta, End, FinishReason, Orig
 from dispatcher_service.catalogue import Api, Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.errors import PointsmanError
-from dispatcher_service.outcome import Outcome, Prediction
-from dispatcher_service.ports import Scorer, Upstream
+from dispatcher_service.outcome import Outcome, Prediction, Ranking, Verdict
+from dispatcher_service.ports import Judge, Scorer, Upstream
 from dispatcher_service.pricing import Usage
 from dispatcher_service.routing import ModelPair
 from pointsman.runtime.boundary import Ended
@@ -74,6 +74,10 @@ class OtelTracing:
         """See `tracing.Tracing.scorer`."""
         return _TracedScorer(inner, self._tracer)
 
+    def judge(self, inner: Judge) -> Judge:
+        """See `tracing.Tracing.judge`."""
+        return _TracedJudge(inner, self._tracer)
+
     def upstream(self, inner: Upstream) -> Upstream:
         """See `tracing.Tracing.upstream`."""
         return _TracedUpstream(inner, self._tracer)
@@ -111,9 +115,7 @@ class _TracedScorer:
     async def score(
         self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction | None:
-        method = "pointsman.scorer.v1.ScorerService/Score"
-        attributes = {"rpc.system.name": "grpc", "rpc.method": method}
-        with _client_span(self._tracer, method, attributes) as span:
+        with _scorer_span(self._tracer, "Score") as span:
             prediction = await self._inner.score(
                 chat, tenant_id=tenant_id, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
             )
@@ -122,6 +124,40 @@ class _TracedScorer:
             else:
                 span.set_attributes(_prediction(prediction))
         return prediction
+
+
+class _TracedJudge:
+    """Implements `ports.Judge`."""
+
+    def __init__(self, inner: Judge, tracer: trace.Tracer) -> None:
+        self._inner = inner
+        self._tracer = tracer
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:
+        with _scorer_span(self._tracer, "ScoreAnswer") as span:
+            verdict = await self._inner.score_answer(chat, answer, scorer=scorer, timeout=timeout)
+            if verdict is None:
+                _fail(span, "no_verdict")
+            else:
+                span.set_attributes(
+                    {
+                        "pointsman.acceptance_probability": verdict.acceptance,
+                        "pointsman.scorer": verdict.scorer,
+                        "pointsman.scorer_version": verdict.scorer_version,
+                    }
+                )
+        return verdict
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
+        with _scorer_span(self._tracer, "RankAnswers") as span:
+            ranking = await self._inner.rank_answers(chat, answers, scorer=scorer, timeout=timeout)
+            if ranking is None:
+                _fail(span, "no_ranking")
+            else:
+                span.set_attributes(
+                    {"pointsman.scorer": ranking.scorer, "pointsman.scorer_version": ranking.scorer_version}
+                )
+        return ranking
 
 
 class _TracedUpstream:
@@ -176,6 +212,12 @@ def _client_span(tracer: trace.Tracer, name: str, attributes: Mapping[str, Attri
         except BaseException as error:
             _fail(span, _error_type(error))
             raise
+
+
+def _scorer_span(tracer: trace.Tracer, method: str) -> contextlib.AbstractContextManager[Span]:
+    """The span of a call of the scorer."""
+    name = f"pointsman.scorer.v1.ScorerService/{method}"
+    return _client_span(tracer, name, {"rpc.system.name": "grpc", "rpc.method": name})
 
 
 def _fail(span: Span, error_type: str) -> None:

@@ -1,6 +1,7 @@
 """What became of one request, as values: its choice, its bill, and the outcome that metrics and logs are made of."""
 
 import asyncio
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -9,8 +10,9 @@ from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Request
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.pacing_targets import Estimate
-from dispatcher_service.pricing import NanoUsd, Usage
+from dispatcher_service.pricing import NanoUsd, Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Candidates, Decision, Ladder, LeftOut, Reason
+from dispatcher_service.strategy_policies import StrategyName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,71 @@ class Prediction:
     pair_mismatch: bool
     quantiles: Sequence[float]
     beaten: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a scorer says of an answer: P(it is acceptable), and who says so."""
+
+    acceptance: float
+    scorer: str
+    scorer_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """What a scorer says of several answers: of each the mean of P(it is better than another of them), in [0, 1]."""
+
+    win_rates: tuple[float, ...]
+    scorer: str
+    scorer_version: str
+
+
+class StageResult(enum.Enum):
+    """What became of a model that a strategy asked, or would have. Closed: a metric label."""
+
+    ACCEPTED = "accepted"
+    """Its answer's acceptance probability reached the threshold."""
+    REJECTED = "rejected"
+    UNCHECKED = "unchecked"
+    """Its answer was not looked at: no further stage could follow, or it calls tools."""
+    NO_SCORE = "no_score"
+    FAILED = "failed"
+    """It did not answer, nor did a model that stands in for it."""
+    NO_MONEY = "no_money"
+    """It was not asked, for want of money or of a ledger."""
+    NO_TIME = "no_time"
+    """It was not asked: too little was left of the caller's deadline."""
+    RANKED = "ranked"
+    CANCELLED = "cancelled"
+    """It had not ended when the answers were compared, or when the caller went away."""
+    FUSED = "fused"
+    """It made one answer of the best ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One model of a cascade or an ensemble.
+
+    Attributes:
+        model: that answered, or was to.
+        result: what became of it.
+        given: whether its answer is the caller's.
+        acceptance: P(its answer is acceptable), of several choices the lowest; `None` where nothing was scored.
+        threshold: what that was compared with; `None` for stages without one.
+        win_rate: mean of P(its answer is better than another's); `None` where nothing was ranked.
+        cost: of its calls together.
+        cost_source: `None` if certainly nothing was used.
+    """
+
+    model: str
+    result: StageResult
+    given: bool = False
+    acceptance: float | None = None
+    threshold: float | None = None
+    win_rate: float | None = None
+    cost: NanoUsd = 0
+    cost_source: UsageSource | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +125,12 @@ class Choice:
     fallback: str = ""
     instead_of: str = ""
     price_version: str = ""
+    strategy: StrategyName = StrategyName.ROUTE
+    """How the answer comes about."""
+    stages: tuple[Stage, ...] = ()
+    """The models of a cascade or an ensemble, in the order in which they were to be asked."""
+    judged_by: tuple[str, str] | None = None
+    """Name and version of the scorer that judged the answers; `None` if none did."""
 
     @property
     def model(self) -> str:
@@ -85,8 +158,9 @@ class Choice:
 class Bill:
     """What a request cost, and what the same token counts would have cost elsewhere.
 
-    `cost` is that of all its attempts; `usage` is the last one's that used anything, and so are the other costs:
-    `ladder_costs` at each rung, `other_tier_cost` at the strong end, or where that was chosen at the cheap one.
+    `cost` and `tokens` are those of all its attempts; `usage` is that of the answer, and so are the other costs, or,
+    where there is no answer, that of the last attempt which used anything: `ladder_costs` at each rung,
+    `other_tier_cost` at the strong end, or where that was chosen at the cheap one.
     """
 
     usage: Usage
@@ -96,6 +170,8 @@ class Bill:
     ladder_costs: tuple[NanoUsd, ...] = ()
     attempts: int = 1
     """Upstream calls that were made."""
+    tokens: int = 0
+    """Processed by all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the use case needs from the world. Adapters implement these, `__main__` passes them in."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from dispatcher_service.answer import Completion, Delta, End
@@ -8,7 +8,7 @@ from dispatcher_service.budget import BudgetWindow, Limit
 from dispatcher_service.catalogue import Deployment, TenantPolicy
 from dispatcher_service.chat import Chat
 from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.pricing import NanoUsd
 from dispatcher_service.routing import Candidates, Decision, ModelPair
@@ -24,6 +24,16 @@ class Scorer(Protocol):
 
         `every_model` asks for `Prediction.beaten` too.
         """
+
+
+class Judge(Protocol):
+    """Says of answers that are there how good they are. An answer is its text, and never blank."""
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:
+        """Answer within `timeout` seconds, or `None` for whatever reason there is no verdict."""
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
+        """The same for two answers or more."""
 
 
 class Upstream(Protocol):

@@ -34,6 +34,17 @@ class Usage:
     reported_json: str = field(default="", compare=False)
     """The upstream's own usage object, where the counts come from; empty if it reported none."""
 
+    @property
+    def total(self) -> int:
+        """Tokens of all classes."""
+        return (
+            self.input_tokens
+            + self.cached_input_tokens
+            + self.cache_write_tokens
+            + self.output_tokens
+            + self.reasoning_tokens
+        )
+
     def by_class(self) -> dict[str, int]:
         """Counts by the name of their class, which is also a metric label."""
         return {

@@ -1,89 +1,21 @@
 """What is known of one request while it runs. However it ends, it becomes exactly one `Outcome`."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from dispatcher_service import pricing
 from dispatcher_service.answer import FinishReason
+from dispatcher_service.booking import Booking
+from dispatcher_service.calls import Call
 from dispatcher_service.catalogue import Catalogue, Deployment, Model, OnDisconnect, TenantPolicy
-from dispatcher_service.chat import Request
-from dispatcher_service.errors import PointsmanError, UpstreamError
-from dispatcher_service.outcome import Attempted, Bill, Choice, Outcome, Record
+from dispatcher_service.chat import Chat, Request
+from dispatcher_service.errors import PointsmanError
+from dispatcher_service.outcome import Bill, Choice, Outcome, Record, Stage
 from dispatcher_service.pacing_targets import Estimate
-from dispatcher_service.pricing import NanoUsd, Price, Usage
-
-
-class Call:
-    """One attempt: which deployment, how long it takes, and what it comes to."""
-
-    def __init__(
-        self, *, model: Model, deployment: Deployment, price: Price, prompt_bytes: int, clock: Callable[[], float]
-    ) -> None:
-        self.model = model
-        self.deployment = deployment
-        self.price = price
-        self.usage: Usage | None = None
-        """What it used; `None` as long as that may be nothing."""
-        self.error: BaseException | None = None
-        self.contacted_at: float | None = None
-        """From when on the upstream may bill us, on the monotonic clock."""
-        self.seconds = 0.0
-        self.first_token_seconds: float | None = None
-        self._prompt_bytes = prompt_bytes
-        self._answer_bytes = 0
-        self._clock = clock
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the time inside as the upstream's. From the first entry on it may bill us."""
-        entered = self._clock()
-        if self.contacted_at is None:
-            self.contacted_at = entered
-        try:
-            yield
-        finally:
-            self.seconds += self._clock() - entered
-
-    def received(self, text_bytes: int) -> None:
-        """This many bytes of an answer arrived."""
-        assert self.contacted_at is not None
-        if self.first_token_seconds is None:
-            self.first_token_seconds = self._clock() - self.contacted_at
-        self._answer_bytes += text_bytes
-
-    def answered(self, usage: Usage | None) -> None:
-        """The answer is complete: what the upstream reported is used, or the estimate if it reported nothing."""
-        self.usage = self._estimate() if usage is None else usage
-
-    def ended(self, error: BaseException | None) -> None:
-        """It is over. One that did not answer is billed at the estimate, unless it certainly used nothing."""
-        self.error = error
-        if self.usage is None and self.contacted_at is not None and _may_be_billed(error):
-            self.usage = self._estimate()
-
-    @property
-    def cost(self) -> NanoUsd:
-        """0 where nothing was used."""
-        return 0 if self.usage is None else pricing.cost(self.price, self.usage)
-
-    def attempted(self) -> Attempted:
-        """The attempt as a value."""
-        return Attempted(
-            model=self.model.name,
-            deployment=self.deployment,
-            price_version=self.price.version,
-            usage=self.usage,
-            cost=self.cost,
-            error=self.error,
-            seconds=self.seconds,
-        )
-
-    def _estimate(self) -> Usage:
-        return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
+from dispatcher_service.pricing import NanoUsd, Price, UsageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +36,52 @@ class Paced:
 
 
 class Asked:
-    """One model that is asked for the answer, with those that stand in for it, and the calls that this took."""
+    """One model that is asked for the answer, with those that stand in for it, and the calls that this took.
 
-    __slots__ = ("calls", "choice", "progress")
+    Attributes:
+        choice: whose answer it is: replaced by another as attempts fail.
+        calls: made so far.
+        stage: whether it is one of several that a strategy asks: none of the others takes its place then, be it for a
+            failure or for want of money, since that is the strategy's to say.
+        deadline: when its time is over, in seconds after the request's arrival; `None` without an end.
+        chat: what it is asked: the request's conversation, or what a strategy made of it.
+        booking: money that is put aside for its first call already; `None` where that is still to come.
+    """
 
-    def __init__(self, progress: "Progress", choice: Choice) -> None:
+    __slots__ = ("booking", "calls", "chat", "choice", "deadline", "progress", "stage")
+
+    def __init__(
+        self, progress: "Progress", choice: Choice, *, stage: bool, deadline: float | None, chat: Chat | None = None
+    ) -> None:
         self.progress = progress
         self.choice = choice
-        """Whose answer it is: replaced by another as attempts fail."""
         self.calls: list[Call] = []
+        self.stage = stage
+        self.deadline = deadline
+        self.chat = progress.request.chat if chat is None else chat
+        self.booking: Booking | None = None
+
+    @property
+    def cost(self) -> NanoUsd:
+        """What its calls cost so far."""
+        return sum(call.cost for call in self.calls)
+
+    @property
+    def cost_source(self) -> UsageSource | None:
+        """Estimated as soon as one of its calls is; `None` if certainly nothing was used."""
+        sources = {call.usage.source for call in self.calls if call.usage is not None}
+        return UsageSource.ESTIMATED if UsageSource.ESTIMATED in sources else next(iter(sources), None)
+
+    def take_booking(self, model: str) -> Booking | None:
+        """What was put aside for a call of this model; whoever takes it settles or releases it."""
+        if self.booking is None or self.booking.reservation.model != model:
+            return None
+        booking, self.booking = self.booking, None
+        return booking
 
     def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
         """An attempt is about to be made."""
-        call = self.progress.begin(model, deployment, price)
+        call = self.progress.begin(model, deployment, price, prompt_bytes=self.chat.text_bytes)
         self.calls.append(call)
         return call
 
@@ -139,6 +104,10 @@ class Progress:
         self.catalogue = catalogue
         self.answering: Asked | None = None
         """Who gives the answer, as far as is known; `None` until a model was chosen."""
+        self.stages: list[Stage] = []
+        """What became of each model that the strategy asked, or would have; empty where it asks but one."""
+        self.judged_by: tuple[str, str] | None = None
+        """Name and version of the scorer that judged answers."""
         self.paced: Paced | None = None
         """What pacing was told of the decision; `None` where nothing is paced."""
         self.scorer_seconds = 0.0
@@ -157,13 +126,16 @@ class Progress:
     @property
     def choice(self) -> Choice | None:
         """Whose answer it is, and why; `None` until a model was chosen."""
-        return None if self.answering is None else self.answering.choice
+        return None if self.answering is None else self.answered
 
     @property
     def answered(self) -> Choice:
         """The choice of a request that has begun to be answered."""
         assert self.answering is not None
-        return self.answering.choice
+        choice = self.answering.choice
+        if not self.stages:
+            return choice
+        return replace(choice, stages=tuple(self.stages), judged_by=self.judged_by)
 
     @property
     def policy(self) -> TenantPolicy:
@@ -180,17 +152,22 @@ class Progress:
         return self._clock() - self._started
 
     def ask(self, choice: Choice) -> Asked:
-        """A model is about to be asked for the answer, which from now on is its own."""
-        self.answering = Asked(self, choice)
+        """A model is about to be asked for the answer, which is its own, or that of whoever stands in for it."""
+        self.answering = Asked(self, choice, stage=False, deadline=self.request.timeout)
         return self.answering
 
-    def begin(self, model: Model, deployment: Deployment, price: Price) -> Call:
+    def ask_stage(self, choice: Choice, *, deadline: float | None, chat: Chat | None = None) -> Asked:
+        """The same of one of several models. Whose answer is given in the end is in `answering`: set it then."""
+        self.answering = Asked(self, choice, stage=True, deadline=deadline, chat=chat)
+        return self.answering
+
+    def begin(self, model: Model, deployment: Deployment, price: Price, *, prompt_bytes: int) -> Call:
         """An attempt is about to be made. See `Asked.begin`."""
         call = Call(
             model=model,
             deployment=deployment,
             price=price,
-            prompt_bytes=self.request.chat.text_bytes,
+            prompt_bytes=prompt_bytes,
             clock=self._clock,
         )
         self.calls.append(call)
@@ -210,11 +187,15 @@ class Progress:
 
     def caller_gone(self) -> float:
         """See `drains.Leavable`: an upstream that is answering is read on, where its model's policy says so."""
-        call = self.calls[-1] if self.calls else None
-        if self._finish_reasons or call is None or call.contacted_at is None or call.usage is not None:
+        if self._finish_reasons:
             return 0.0
-        self.left = call.model.on_disconnect is OnDisconnect.DRAIN
-        return call.model.drain_timeout if self.left else 0.0
+        drained = [
+            call.model.drain_timeout
+            for call in self.calls
+            if call.under_way and call.model.on_disconnect is OnDisconnect.DRAIN
+        ]
+        self.left = bool(drained)
+        return max(drained, default=0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -250,24 +231,21 @@ class Progress:
         )
 
     def _bill(self) -> Bill | None:
-        used = [call for call in self.calls if call.usage is not None]
-        choice = self.choice
-        if not used or choice is None:
+        used = [call.usage for call in self.calls if call.usage is not None]
+        answering = self.answering
+        if not used or answering is None:
             return None
-        usage = used[-1].usage
-        assert usage is not None
+        usage = next((call.usage for call in reversed(answering.calls) if call.usage is not None), used[-1])
+        choice = answering.choice
         rung, ladder, now = choice.decision.rung, choice.ladder, self.received_at
         models = self.catalogue.models
         costs = tuple([pricing.cost(models[name].price_at(now), usage) for name in ladder.models])
         return Bill(
             usage=usage,
-            cost=sum(call.cost for call in used),
+            cost=self.cost,
             other_tier_cost=costs[ladder.other(rung)],
             all_strong_cost=costs[-1],
             ladder_costs=costs,
             attempts=sum(call.contacted_at is not None for call in self.calls),
+            tokens=sum(each.total for each in used),
         )
-
-
-def _may_be_billed(error: BaseException | None) -> bool:
-    return not isinstance(error, UpstreamError) or error.may_be_billed

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from dispatcher_service.answer import Choice as Answered
 from dispatcher_service.answer import Delta, FinishReason, Idempotency, Logprobs, Origin, TokenLogprob
-from dispatcher_service.outcome import Attempted, Bill, Choice, status_of
+from dispatcher_service.outcome import Attempted, Bill, Choice, Stage, StageResult, status_of
 from dispatcher_service.pricing import Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, LeftOut, Reason, Tier
+from dispatcher_service.strategy_policies import StrategyName
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 
 TIERS = {
@@ -27,6 +28,14 @@ _REASONS = {
     Reason.TOOL_LOOP: decision_pb2.REASON_TOOL_LOOP,
     Reason.OVERRIDE_WEAK: decision_pb2.REASON_OVERRIDE_WEAK,
     Reason.OVERRIDE_STRONG: decision_pb2.REASON_OVERRIDE_STRONG,
+    Reason.CASCADE: decision_pb2.REASON_CASCADE,
+    Reason.ACCEPTED: decision_pb2.REASON_ACCEPTED,
+    Reason.LAST_STAGE: decision_pb2.REASON_LAST_STAGE,
+    Reason.ANSWER_AT_HAND: decision_pb2.REASON_ANSWER_AT_HAND,
+    Reason.ENSEMBLE: decision_pb2.REASON_ENSEMBLE,
+    Reason.BEST_RANKED: decision_pb2.REASON_BEST_RANKED,
+    Reason.UNRANKED: decision_pb2.REASON_UNRANKED,
+    Reason.FUSED: decision_pb2.REASON_FUSED,
 }
 _LEFT_OUT = {
     None: decision_pb2.LEFT_OUT_UNSPECIFIED,
@@ -38,6 +47,8 @@ _LEFT_OUT = {
     LeftOut.NOT_SCORED: decision_pb2.LEFT_OUT_NOT_SCORED,
     LeftOut.DEARER_THAN_STRONGEST: decision_pb2.LEFT_OUT_DEARER_THAN_STRONGEST,
 }
+_STRATEGIES = {name: decision_pb2.Strategy.Value(f"STRATEGY_{name.name}") for name in StrategyName}
+_STAGE_RESULTS = {result: decision_pb2.StageResult.Value(f"STAGE_RESULT_{result.name}") for result in StageResult}
 _ALPHA_SOURCES = {
     None: decision_pb2.ALPHA_SOURCE_UNSPECIFIED,
     AlphaSource.FIXED: decision_pb2.ALPHA_SOURCE_FIXED,
@@ -89,7 +100,12 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
         cost_source=decision_pb2.COST_SOURCE_PENDING,
         price_version=choice.price_version,
         instead_of=choice.instead_of,
+        strategy=_STRATEGIES[choice.strategy],
     )
+    if choice.stages:
+        message.stages.extend(_stage(stage) for stage in choice.stages)
+    if choice.judged_by is not None:
+        message.answer_scorer, message.answer_scorer_version = choice.judged_by
     if choice.lists_candidates:
         message.candidates.extend(_candidates(choice))
     if prediction is not None:
@@ -115,6 +131,20 @@ def _candidates(choice: Choice) -> list[decision_pb2.Candidate]:
         )
         for rung, model in enumerate(choice.ladder.models)
     ]
+
+
+def _stage(stage: Stage) -> decision_pb2.Stage:
+    source = stage.cost_source
+    return decision_pb2.Stage(
+        model=stage.model,
+        result=_STAGE_RESULTS[stage.result],
+        given=stage.given,
+        acceptance_probability=stage.acceptance,
+        threshold=stage.threshold,
+        win_rate=stage.win_rate,
+        cost_nano_usd=stage.cost,
+        cost_source=decision_pb2.COST_SOURCE_PENDING if source is None else _COST_SOURCES[source],
+    )
 
 
 def usage(tokens: Usage) -> chat_pb2.Usage:

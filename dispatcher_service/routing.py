@@ -53,6 +53,16 @@ class Reason(enum.Enum):
     TOOL_LOOP = "tool_loop"
     OVERRIDE_WEAK = "override_weak"
     OVERRIDE_STRONG = "override_strong"
+    CASCADE = "cascade"
+    """A cascade begins: nothing has answered yet."""
+    ACCEPTED = "accepted"
+    LAST_STAGE = "last_stage"
+    ANSWER_AT_HAND = "answer_at_hand"
+    ENSEMBLE = "ensemble"
+    """Several models are asked: no answer is chosen yet."""
+    BEST_RANKED = "best_ranked"
+    UNRANKED = "unranked"
+    FUSED = "fused"
 
 
 class AlphaSource(enum.Enum):

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from dispatcher_service.chat import Chat, Role
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorers import NoPrediction
 from pointsman.runtime.channels import ROUND_ROBIN, ClientTls, Signature, open_channel, signature
@@ -111,6 +111,35 @@ class GrpcScorer:
             beaten=beaten,
         )
 
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        """See `scorers.Predictor.score_answer`."""
+        self._look_at_certificates()
+        request = scorer_pb2.ScoreAnswerRequest(conversation=_conversation(chat), answer=answer, scorer=scorer)
+        metadata = tuple(self._trace_headers().items())
+        try:
+            response = await self._stub.ScoreAnswer(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise NoPrediction(error.code().name, error.details() or "") from error
+        return Verdict(
+            acceptance=_probability("acceptance_probability", response.acceptance_probability),
+            scorer=response.scorer,
+            scorer_version=response.scorer_version,
+        )
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        """See `scorers.Predictor.rank_answers`."""
+        self._look_at_certificates()
+        request = scorer_pb2.RankAnswersRequest(conversation=_conversation(chat), answers=answers, scorer=scorer)
+        metadata = tuple(self._trace_headers().items())
+        try:
+            response = await self._stub.RankAnswers(request, timeout=timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise NoPrediction(error.code().name, error.details() or "") from error
+        if len(response.answers) != len(answers):
+            raise NoPrediction("SICK", f"{len(response.answers)} of {len(answers)} answers are ranked")
+        rates = [_probability("mean_win_probability", answer.mean_win_probability) for answer in response.answers]
+        return Ranking(win_rates=tuple(rates), scorer=response.scorer, scorer_version=response.scorer_version)
+
     async def close(self) -> None:
         """Close the channel."""
         await asyncio.gather(self._channel.close(), *self._closing)
@@ -147,6 +176,12 @@ class GrpcScorer:
         if len(self._quantiles.get(version, ())) < _MIN_QUANTILES:
             raise NoPrediction("SICK", f"no score quantiles are listed for scorer version {version!r}")
         return self._quantiles[version]
+
+
+def _probability(name: str, value: float) -> float:
+    if not 0.0 <= value <= 1.0:  # NaN fails too
+        raise NoPrediction("SICK", f"{name} {value} is outside [0, 1]")
+    return value
 
 
 def _conversation(chat: Chat) -> scorer_pb2.Conversation:

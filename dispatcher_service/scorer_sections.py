@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dispatcher_service.scorer_targets import EMBEDDED, Canary, ScorerEndpoint, ScorerTarget, ScorerTls
-from dispatcher_service.scorers import MAIN
+from dispatcher_service.scorers import JUDGE, MAIN
 from dispatcher_service.upstream_sections import Seconds, Section
 
 
@@ -58,6 +58,7 @@ class ScorerSection(EndpointSection):
     """`[scorer]`."""
 
     timeout: Seconds = 0.25
+    answer_timeout: Seconds = 1.0
     breaker_failures: Annotated[int, Field(ge=1, le=1000)] = 5
     breaker_cooldown: Seconds = 1.0
     canaries: tuple[CanarySection, ...] = ()
@@ -68,7 +69,7 @@ def scorer_problems(section: ScorerSection) -> list[str]:
     names = [canary.name for canary in section.canaries]
     return [
         f"scorer.canaries: {name!r} stands twice, or is the main scorer's name: choose another"
-        for name in sorted({name for name in names if names.count(name) > 1 or name == MAIN})
+        for name in sorted({name for name in names if names.count(name) > 1 or name in (MAIN, JUDGE)})
     ]
 
 
@@ -80,6 +81,7 @@ def scorer_target(section: ScorerSection) -> ScorerTarget:
         artifact=main.artifact,
         tls=main.tls,
         timeout=section.timeout,
+        answer_timeout=section.answer_timeout,
         breaker_failures=section.breaker_failures,
         breaker_cooldown=section.breaker_cooldown,
         canaries=tuple(

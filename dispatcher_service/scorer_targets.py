@@ -41,6 +41,7 @@ class ScorerTarget:
     Attributes:
         address, artifact, tls: of the main one; see `ScorerEndpoint`.
         timeout: the dispatcher's whole patience for one prediction, in seconds.
+        answer_timeout: the same for one verdict on an answer, and for one ranking of several.
         breaker_failures: failures in a row after which a scorer is left alone.
         breaker_cooldown: for how many seconds.
         canaries: scorers that serve some of the tenants.
@@ -50,6 +51,7 @@ class ScorerTarget:
     timeout: float
     artifact: str = ""
     tls: ScorerTls | None = None
+    answer_timeout: float = 1.0
     breaker_failures: int = 5
     breaker_cooldown: float = 1.0
     canaries: tuple[Canary, ...] = ()

@@ -1,21 +1,23 @@
-"""Which scorer predicts for which tenant: the main one, or a canary for a stable share of the tenants.
+"""Which scorer predicts for which tenant: the main one, or a canary for a stable share of the tenants. Answers are
+judged by the main one alone.
 
 A scorer that is unreachable, slow or sick gives `None`, never an exception: what happens then is the tenant's policy.
 After a few failures in a row it is left alone for a moment, so that an outage does not cost each request the whole
-patience. The main scorer stands in for a canary that is left alone.
+patience. The main scorer stands in for a canary that is left alone. Judging has a breaker of its own, since its models
+are other, and mostly slower, ones.
 """
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dispatcher_service.breaker import Breaker, BreakerState
 from dispatcher_service.chat import Chat
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorer_targets import ScorerTarget
 from pointsman.runtime.logs import fields
@@ -25,13 +27,18 @@ logger = logging.getLogger(__name__)
 MAIN = "main"
 """The name of the scorer that serves whoever no canary serves."""
 
+JUDGE = "answers"
+"""The name under which the judging of answers is counted."""
+
 LEFT_ALONE = "LEFT_ALONE"
 """The result of a request that was not sent, since the scorer has just failed."""
 
-_NOT_ITS_FAULT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND"})
+_NOT_ITS_FAULT = frozenset({"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"})
 """Results that say something of the question, so that they are no failure of the scorer."""
 
 _SECONDS_BETWEEN_WARNINGS = 10.0
+
+_T = TypeVar("_T")
 
 
 class NoPrediction(Exception):
@@ -55,6 +62,12 @@ class Predictor(Protocol):
             NoPrediction: for whatever reason.
         """
 
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        """See `ports.Judge`. Raises as `predict` does."""
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        """See `ports.Judge`. Raises as `predict` does."""
+
     async def close(self) -> None:
         """Release what it holds."""
 
@@ -73,7 +86,7 @@ class _Scorer:
 
 
 class Scorers:
-    """Implements `ports.Scorer` over several of them."""
+    """Implements `ports.Scorer` over several of them, and `ports.Judge` over the main one."""
 
     def __init__(
         self,
@@ -87,14 +100,13 @@ class Scorers:
         self._target = target
         self._observe = observe
         self._clock = clock
-        self._scorers = {
-            name: _Scorer(
-                name,
-                predictor,
-                Breaker(failures=target.breaker_failures, cooldown=target.breaker_cooldown, clock=clock),
-            )
-            for name, predictor in predictors.items()
-        }
+
+        def scorer(name: str, predictor: Predictor) -> _Scorer:
+            breaker = Breaker(failures=target.breaker_failures, cooldown=target.breaker_cooldown, clock=clock)
+            return _Scorer(name, predictor, breaker)
+
+        self._scorers = {name: scorer(name, predictor) for name, predictor in predictors.items()}
+        self._judge = scorer(JUDGE, predictors[MAIN])
 
     async def score(
         self, chat: Chat, *, tenant_id: str, pair: ModelPair, every_model: bool, scorer: str, timeout: float
@@ -104,26 +116,31 @@ class Scorers:
         if asked is None:
             self._observe(self._scorers[MAIN].name, LEFT_ALONE, 0.0)
             return None
-        started = self._clock()
-        result = "CANCELLED"
-        try:
-            prediction = await asked.predictor.predict(
-                chat, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout
-            )
-        except NoPrediction as error:
-            result = error.result
-            self._warn(asked, error)
+        work = asked.predictor.predict(chat, pair=pair, every_model=every_model, scorer=scorer, timeout=timeout)
+        return await self._within(asked, work, hurried=timeout < self._target.timeout)
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:
+        """See `ports.Judge.score_answer`."""
+        judge = self._judge
+        if not judge.breaker.allow():
+            self._observe(JUDGE, LEFT_ALONE, 0.0)
             return None
-        else:
-            result = "OK"
-            return prediction
-        finally:
-            self._tell_breaker(asked.breaker, result, timeout)
-            self._observe(asked.name, result, self._clock() - started)
+        work = judge.predictor.score_answer(chat, answer, scorer=scorer, timeout=timeout)
+        return await self._within(judge, work, hurried=timeout < self._target.answer_timeout)
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
+        """See `ports.Judge.rank_answers`."""
+        judge = self._judge
+        if not judge.breaker.allow():
+            self._observe(JUDGE, LEFT_ALONE, 0.0)
+            return None
+        work = judge.predictor.rank_answers(chat, answers, scorer=scorer, timeout=timeout)
+        return await self._within(judge, work, hurried=timeout < self._target.answer_timeout)
 
     def breakers(self) -> Mapping[str, Callable[[], BreakerState]]:
         """What gives each scorer's state, by name."""
-        return {name: partial(_state, scorer.breaker) for name, scorer in self._scorers.items()}
+        scorers = {**self._scorers, JUDGE: self._judge}
+        return {name: partial(_state, scorer.breaker) for name, scorer in scorers.items()}
 
     async def close(self) -> None:
         """Close all of them."""
@@ -135,10 +152,28 @@ class Scorers:
         names = [assigned(tenant_id, self._target), MAIN]
         return next((self._scorers[name] for name in names if self._scorers[name].breaker.allow()), None)
 
-    def _tell_breaker(self, breaker: Breaker, result: str, timeout: float) -> None:
+    async def _within(self, asked: _Scorer, work: Awaitable[_T], *, hurried: bool) -> _T | None:
+        """What a scorer answers; `hurried` if it has less time than its configuration gives it."""
+        started = self._clock()
+        result = "CANCELLED"
+        try:
+            answer = await work
+        except NoPrediction as error:
+            result = error.result
+            self._warn(asked, error)
+            return None
+        else:
+            result = "OK"
+            return answer
+        finally:
+            self._tell_breaker(asked.breaker, result, hurried=hurried)
+            self._observe(asked.name, result, self._clock() - started)
+
+    @staticmethod
+    def _tell_breaker(breaker: Breaker, result: str, *, hurried: bool) -> None:
         if result == "OK" or result in _NOT_ITS_FAULT:
             breaker.succeeded()
-        elif result == "CANCELLED" or (result == "DEADLINE_EXCEEDED" and timeout < self._target.timeout):
+        elif result == "CANCELLED" or (result == "DEADLINE_EXCEEDED" and hurried):
             # A caller in a hurry: its deadline tells nothing about the scorer, and must not shut it off for others.
             breaker.abandoned()
         else:

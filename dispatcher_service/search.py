@@ -7,7 +7,7 @@ from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import Deployment, OnDisconnect
 from dispatcher_service.errors import PointsmanError, UpstreamError, UpstreamTimeout
 from dispatcher_service.failover import Failure, Route, Step
-from dispatcher_service.progress import Asked, Progress
+from dispatcher_service.progress import Asked
 from dispatcher_service.routing import Reason
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -55,13 +55,22 @@ class Search:
             fitting=self._choice.fitting,
             models=catalogue.models,
             deployments=catalogue.deployments,
-            fallback_to_other_tier=progress.policy.fallback_to_other_tier,
+            fallback_to_other_tier=progress.policy.fallback_to_other_tier and not self._asked.stage,
             in_tool_loop=chat.in_tool_loop,
             fits=lambda model: Needs(chat).unfit(model) is None,
-            off=overrides.models_off(progress.policy.overrides, now=progress.received_at)
-            | progress.policy.closed(catalogue.models),
+            off=self._off(),
             draw=self._draw,
         )
+
+    def _off(self) -> frozenset[str]:
+        """Models that must not be called."""
+        progress, choice = self._progress, self._choice
+        off = overrides.models_off(progress.policy.overrides, now=progress.received_at)
+        off |= progress.policy.closed(progress.catalogue.models)
+        if self._asked.stage:
+            # The strategy asks those itself.
+            off |= frozenset(choice.ladder.models) - {choice.ladder.models[choice.decision.rung]}
+        return off
 
     async def next(self) -> Step:
         """The call to make now, after the wait that it needs.
@@ -76,7 +85,7 @@ class Search:
             self._route,
             self._failures,
             now=self._progress.elapsed(),
-            deadline=self._progress.request.timeout,
+            deadline=self._asked.deadline,
             policy=self._progress.catalogue.retries,
             draw=self._draw,
         )
@@ -105,17 +114,20 @@ class Search:
         return UpstreamTimeout(name, what, may_be_billed=False, out_of_time=True)
 
 
-def call_timeout(deployment: Deployment, progress: Progress) -> float:
-    """The deployment's timeout, or what is left of the caller's deadline if that is less.
+def call_timeout(deployment: Deployment, asked: Asked) -> float:
+    """The deployment's timeout, or what is left of the time if that is less.
 
-    A model that drains has its drain time on top: at its deadline the caller goes away, and the answer is read on.
+    A model that drains has its drain time on top of the caller's deadline: then the caller goes away, and the answer is
+    read on. A time that ends earlier is one that a strategy set, and nothing is read after it.
     """
-    if progress.request.timeout is None:
+    if asked.deadline is None:
         return deployment.timeout
-    left = progress.request.timeout - progress.elapsed()
+    progress = asked.progress
+    left = asked.deadline - progress.elapsed()
     if left <= 0:
         what = "the caller's deadline passed before the call"
         raise UpstreamTimeout(deployment.name, what, may_be_billed=False, out_of_time=True)
     model = progress.catalogue.models[deployment.model]
-    drain = model.drain_timeout if model.on_disconnect is OnDisconnect.DRAIN else 0.0
+    drains = model.on_disconnect is OnDisconnect.DRAIN and asked.deadline == progress.request.timeout
+    drain = model.drain_timeout if drains else 0.0
     return min(deployment.timeout, left + drain)

@@ -13,11 +13,13 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 
 from dispatcher_service.auth_sections import AdminSection, ApiKeySection, AuthSection, CertificateName
 from dispatcher_service.budget import OnExhausted
-from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure, StrategyName
+from dispatcher_service.catalogue import OnDisconnect, OnLedgerFailure, OnScorerFailure
 from dispatcher_service.pacing_targets import DEFAULT_LEASE_CALLS, DEFAULT_MEMORY_CALLS, DEFAULT_WINDOW_CALLS
 from dispatcher_service.routing import Objective
 from dispatcher_service.scorer_sections import ScorerSection
 from dispatcher_service.stickiness import Sticky
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import CascadeSection, EnsembleSection
 from dispatcher_service.upstream_sections import DeploymentSection, Name, RetriesSection, Seconds, Section
 
 _Usd = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
@@ -99,6 +101,8 @@ class TenantSection(Section):
     weak_model: Name | None = None
     models: Annotated[tuple[Name, ...], Field(min_length=2, max_length=64)] | None = None
     strategy: StrategyName = StrategyName.ROUTE
+    cascade: CascadeSection | None = None
+    ensemble: EnsembleSection | None = None
     objective: Objective = Objective.THRESHOLD
     strong_call_share: _Fraction | None = None
     alpha: _Fraction | None = None

@@ -14,6 +14,7 @@ from dispatcher_service.dispatch import Broken, Started
 from dispatcher_service.edge import Edge
 from dispatcher_service.layers import Dispatching
 from dispatcher_service.metrics import Metrics
+from dispatcher_service.strategies import Replaced
 from dispatcher_service.tracing import Tracing
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc
 
@@ -80,6 +81,10 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                                 decision=rendering.decision(event.choice, None),
                                 idempotency=rendering.idempotency(event.idempotency),
                             )
+                        )
+                    elif isinstance(event, Replaced):
+                        response = dispatcher_pb2.StreamCompleteResponse(
+                            replaced=dispatcher_pb2.StreamReplaced(decision=rendering.decision(event.choice, None))
                         )
                     elif isinstance(event, Broken):
                         response = dispatcher_pb2.StreamCompleteResponse(

@@ -19,6 +19,7 @@ from dispatcher_service.catalogue import (
 )
 from dispatcher_service.chat import OWNED_KEYS
 from dispatcher_service.scorer_sections import scorer_problems
+from dispatcher_service.scorer_targets import EMBEDDED
 from dispatcher_service.sections import (
     FileSection,
     ModelSection,
@@ -26,6 +27,8 @@ from dispatcher_service.sections import (
     TenantSection,
     describe,
 )
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import strategy_problems
 
 
 class ConfigError(Exception):
@@ -92,6 +95,7 @@ def inconsistencies(file: FileSection) -> list[str]:
             if key in OWNED_KEYS
         ]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _dial_problems(tenant)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _strategy_problems(tenant, file)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _limit_problems(tenant, file.models)]
         problems += [f"tenants.{tenant_id}.shadow: {problem}" for problem in _shadow_problems(tenant.shadow)]
     problems += scorer_problems(file.scorer)
@@ -137,10 +141,24 @@ def _allowed_problems(tenant: TenantSection, models: list[str]) -> Iterator[str]
 
 
 def _dial_problems(tenant: TenantSection) -> Iterator[str]:
+    if tenant.strategy is not StrategyName.ROUTE:
+        return
     if tenant.alpha is not None and tenant.strong_call_share is not None:
         yield ": set one of strong_call_share and alpha, not both"
     if tenant.alpha is None and tenant.strong_call_share is None and not (tenant.pace and freezing.limits(tenant)):
         yield ": set strong_call_share, alpha, or a limit such as usd_per_day that is paced"
+
+
+def _strategy_problems(tenant: TenantSection, file: FileSection) -> Iterator[str]:
+    keys = ("strong_call_share", "alpha", "shadow")
+    return strategy_problems(
+        tenant.strategy,
+        models=[name for _, name in _named(tenant)],
+        cascade=tenant.cascade,
+        ensemble=tenant.ensemble,
+        routing_keys=[key for key in keys if getattr(tenant, key) is not None],
+        embedded=file.scorer.address == EMBEDDED,
+    )
 
 
 def _limit_problems(tenant: TenantSection, models: list[ModelSection]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.ports import Scorer, Upstream
+from dispatcher_service.ports import Judge, Scorer, Upstream
 from pointsman.runtime.boundary import Ended
 
 
@@ -23,6 +23,9 @@ class Tracing(Protocol):
 
     def scorer(self, inner: Scorer) -> Scorer:
         """The same scorer, with a span for each call."""
+
+    def judge(self, inner: Judge) -> Judge:
+        """The same judge, with a span for each call."""
 
     def upstream(self, inner: Upstream) -> Upstream:
         """The same upstream, with a span for each attempt."""
@@ -47,6 +50,9 @@ class NoTracing:
         return contextlib.nullcontext(_ignore)
 
     def scorer(self, inner: Scorer) -> Scorer:
+        return inner
+
+    def judge(self, inner: Judge) -> Judge:
         return inner
 
     def upstream(self, inner: Upstream) -> Upstream:

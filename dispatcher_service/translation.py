@@ -45,6 +45,7 @@ def read_request(proto: AnyRequest, *, tenant_id: str, timeout: float | None, ma
         labels=labels,
         timeout=timeout,
         conversation_id=read_identifier("conversation_id", proto.conversation_id),
+        accept_replacement=isinstance(proto, dispatcher_pb2.StreamCompleteRequest) and proto.accept_replacement,
     )
 
 

@@ -109,13 +109,15 @@ class DispatcherClient:
         conversation_id: str = "",
         alpha: float | None = None,
         labels: Mapping[str, str] | None = None,
+        accept_replacement: bool = False,
         timeout: float | None = None,
         **sampling: Unpack[Sampling],
     ) -> AsyncIterator["AnswerStream"]:
         """The answer as it is written: a context manager that gives an `AnswerStream`, with its decision made.
 
         Leaving the context ends the call, and with it the model's work. A stream that has begun is not tried again.
-        Arguments and errors are those of `complete`.
+        Arguments and errors are those of `complete`. With `accept_replacement` the answer of a cascade comes at once,
+        and may be replaced: show the stream's `text` after each piece, which begins anew then.
         """
         request = dispatcher_pb2.StreamCompleteRequest(
             chat=translation.chat(conversation, sampling),
@@ -123,6 +125,7 @@ class DispatcherClient:
             conversation_id=conversation_id,
             alpha=alpha,
             labels=labels or {},
+            accept_replacement=accept_replacement,
         )
         call: Any = None
 
@@ -259,7 +262,7 @@ class AnswerStream(StreamState):
         raise StopAsyncIteration
 
     async def events(self) -> AsyncIterator[dispatcher_pb2.StreamCompleteResponse]:
-        """Everything that comes after `started`: deltas of all choices, tool calls, and `finished` or `failed`.
+        """Everything that comes after `started`: deltas of all choices, `replaced`, and `finished` or `failed`.
 
         Raises:
             PointsmanCallError: as above; after `failed` it is the error that this announced.

@@ -12,6 +12,8 @@ class StreamState:
     Attributes:
         request_id: the caller's, or the one that the dispatcher made.
         decision: who answers; after the last piece, or when the answer broke off, the same decision with its costs.
+        text: what has been written of the first choice; empty again when another model's answer begins.
+        replacements: how often that happened. It does only where the request accepts it.
         finish_reason: why the model stopped, after the last piece.
         usage: tokens used, after the last piece or when the answer broke off.
     """
@@ -26,6 +28,8 @@ class StreamState:
             raise broken_stream("began without a decision")
         self.request_id = first.started.request_id
         self.decision = translation.decision(first.started.decision)
+        self.text = ""
+        self.replacements = 0
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
 
@@ -33,7 +37,13 @@ class StreamState:
         """Note an event; returns the text that it adds to the first choice, which may be none."""
         if event.HasField("delta"):
             # Other choices, and pieces of tool calls, are in the events and in the answer of `complete`.
-            return event.delta.content if event.delta.index == 0 else ""
+            piece = event.delta.content if event.delta.index == 0 else ""
+            self.text += piece
+            return piece
+        if event.HasField("replaced"):
+            self.decision = translation.decision(event.replaced.decision)
+            self.text = ""
+            self.replacements += 1
         if event.HasField("failed"):  # its error comes next
             self.decision = translation.decision(event.failed.decision)
             self.usage = translation.usage(event.failed.usage) if event.failed.HasField("usage") else None

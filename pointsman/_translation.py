@@ -26,6 +26,9 @@ from pointsman.values import (
     Score,
     ScorerInfo,
     ScorerTask,
+    Stage,
+    StageResult,
+    Strategy,
     Tier,
     Usage,
     UsageSource,
@@ -84,6 +87,23 @@ def decision(message: decision_pb2.Decision) -> Decision:
         attempts=message.attempts,
         instead_of=message.instead_of,
         candidates=tuple(_candidate(candidate) for candidate in message.candidates),
+        strategy=_known(Strategy, decision_pb2.Strategy, message.strategy, "STRATEGY_"),
+        stages=tuple(_stage(stage) for stage in message.stages),
+        answer_scorer=message.answer_scorer,
+        answer_scorer_version=message.answer_scorer_version,
+    )
+
+
+def _stage(message: decision_pb2.Stage) -> Stage:
+    return Stage(
+        model=message.model,
+        result=_known(StageResult, decision_pb2.StageResult, message.result, "STAGE_RESULT_"),
+        given=message.given,
+        acceptance_probability=message.acceptance_probability if message.HasField("acceptance_probability") else None,
+        threshold=message.threshold if message.HasField("threshold") else None,
+        win_rate=message.win_rate if message.HasField("win_rate") else None,
+        cost_nano_usd=message.cost_nano_usd,
+        cost_source=_known(CostSource, decision_pb2.CostSource, message.cost_source, "COST_SOURCE_"),
     )
 
 

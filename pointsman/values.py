@@ -46,6 +46,39 @@ class Reason(enum.StrEnum):
     OVERRIDE_STRONG = "override_strong"
     ONLY_FIT = "only_fit"
     BEST_UTILITY = "best_utility"
+    CASCADE = "cascade"
+    ACCEPTED = "accepted"
+    LAST_STAGE = "last_stage"
+    ANSWER_AT_HAND = "answer_at_hand"
+    ENSEMBLE = "ensemble"
+    BEST_RANKED = "best_ranked"
+    UNRANKED = "unranked"
+    FUSED = "fused"
+
+
+class Strategy(enum.StrEnum):
+    """How a request comes to its answer."""
+
+    UNKNOWN = "unknown"
+    ROUTE = "route"
+    CASCADE = "cascade"
+    ENSEMBLE = "ensemble"
+
+
+class StageResult(enum.StrEnum):
+    """What became of a model that a cascade or an ensemble asked, or would have."""
+
+    UNKNOWN = "unknown"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    UNCHECKED = "unchecked"
+    NO_SCORE = "no_score"
+    FAILED = "failed"
+    NO_MONEY = "no_money"
+    NO_TIME = "no_time"
+    RANKED = "ranked"
+    CANCELLED = "cancelled"
+    FUSED = "fused"
 
 
 class LeftOut(enum.StrEnum):
@@ -157,6 +190,20 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One model of a cascade or an ensemble. What was not scored or ranked is `None`."""
+
+    model: str
+    result: StageResult
+    given: bool
+    acceptance_probability: float | None
+    threshold: float | None
+    win_rate: float | None
+    cost_nano_usd: int
+    cost_source: CostSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """Which model answers, why, and what it costs.
 
@@ -183,11 +230,20 @@ class Decision:
     """The model that was chosen and did not answer, where `reason` is `FALLBACK`."""
     candidates: tuple[Candidate, ...] = ()
     """Every model of the tenant, cheapest first, where it has more than two or one was left out."""
+    strategy: Strategy = Strategy.UNKNOWN
+    stages: tuple[Stage, ...] = ()
+    """The models of a cascade or an ensemble, in the order in which they were to be asked."""
+    answer_scorer: str = ""
+    """The scorer that judged the answers; empty if none did."""
+    answer_scorer_version: str = ""
 
     @property
     def all_strong_cost_nano_usd(self) -> int:
         """What the call would have cost if every call went strong; an estimate where this one did not."""
-        return self.cost_nano_usd if self.tier is Tier.STRONG else self.other_tier_cost_nano_usd
+        if self.tier is not Tier.STRONG:
+            return self.other_tier_cost_nano_usd
+        # Of several models only the strong one's calls would have been made.
+        return next((stage.cost_nano_usd for stage in self.stages if stage.given), self.cost_nano_usd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

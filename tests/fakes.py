@@ -10,7 +10,7 @@ from dispatcher_service.chat import Chat
 from dispatcher_service.errors import UpstreamError
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.pricing import NanoUsd, Usage, UsageSource
 from dispatcher_service.routing import ModelPair
 
@@ -84,6 +84,28 @@ class FakeScorer:
             quantiles=QUANTILES,
             beaten=self.beaten if every_model else {},
         )
+
+
+@dataclass
+class FakeJudge:
+    """Scores an answer by its text, else with `otherwise`; `None` is a judge that gives no score."""
+
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    otherwise: float | None = 0.5
+    asked: list[str] = field(default_factory=list)
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict | None:
+        self.asked.append(answer)
+        score = self.scores.get(answer, self.otherwise)
+        return None if score is None else Verdict(acceptance=score, scorer="judge", scorer_version="v9")
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
+        self.asked += answers
+        scores = [self.scores.get(answer, self.otherwise) for answer in answers]
+        known = tuple(score for score in scores if score is not None)
+        if len(known) < len(scores):
+            return None
+        return Ranking(win_rates=known, scorer="judge", scorer_version="v9")
 
 
 @dataclass

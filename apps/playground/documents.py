@@ -26,6 +26,14 @@ _REASONS: Mapping[Reason, str] = {
     Reason.TOOL_LOOP: "a model waits for the results of its own tool calls",
     Reason.OVERRIDE_WEAK: "operators have turned the tenant to weak",
     Reason.OVERRIDE_STRONG: "operators have turned the tenant to strong",
+    Reason.CASCADE: "it is asked first, and its answer will be checked",
+    Reason.ACCEPTED: "its answer was accepted",
+    Reason.LAST_STAGE: "no cheaper model's answer was accepted",
+    Reason.ANSWER_AT_HAND: "no answer was accepted, and no further one could be had",
+    Reason.ENSEMBLE: "several models are asked at once",
+    Reason.BEST_RANKED: "its answer ranked first",
+    Reason.UNRANKED: "it is the strongest that answered, since the answers could not be compared",
+    Reason.FUSED: "it made one answer of the best",
 }
 
 

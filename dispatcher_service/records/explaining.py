@@ -45,12 +45,36 @@ _FORCED = {
     decision_pb2.REASON_OVERRIDE_WEAK: "operators had turned the tenant to weak, or its stronger models off",
     decision_pb2.REASON_OVERRIDE_STRONG: "operators had turned the tenant to strong, or its weaker models off",
     decision_pb2.REASON_ONLY_FIT: "no other model of the tenant could take the request",
+    decision_pb2.REASON_CASCADE: "the tenant's strategy is cascade, and no answer had been accepted",
+    decision_pb2.REASON_ACCEPTED: "the tenant's strategy is cascade, and its answer was accepted",
+    decision_pb2.REASON_LAST_STAGE: "the tenant's strategy is cascade, no cheaper model's answer was accepted, and the "
+    "last one's is given unchecked",
+    decision_pb2.REASON_ANSWER_AT_HAND: "the tenant's strategy is cascade, no answer was accepted, no further one "
+    "could be had, and of those at hand this one is most likely acceptable",
+    decision_pb2.REASON_ENSEMBLE: "the tenant's strategy is ensemble, and no answer had been chosen",
+    decision_pb2.REASON_BEST_RANKED: "the tenant's strategy is ensemble, and its answer ranked first",
+    decision_pb2.REASON_UNRANKED: "the tenant's strategy is ensemble, the answers could not be compared, and this is "
+    "the strongest model that answered",
+    decision_pb2.REASON_FUSED: "the tenant's strategy is ensemble, and it made one answer of the best",
+}
+_RESULTS = {
+    decision_pb2.STAGE_RESULT_ACCEPTED: "accepted",
+    decision_pb2.STAGE_RESULT_REJECTED: "not accepted",
+    decision_pb2.STAGE_RESULT_UNCHECKED: "not checked",
+    decision_pb2.STAGE_RESULT_NO_SCORE: "no score in time",
+    decision_pb2.STAGE_RESULT_FAILED: "did not answer",
+    decision_pb2.STAGE_RESULT_NO_MONEY: "not asked, for want of money or of the ledger",
+    decision_pb2.STAGE_RESULT_NO_TIME: "not asked, for want of time",
+    decision_pb2.STAGE_RESULT_RANKED: "ranked",
+    decision_pb2.STAGE_RESULT_CANCELLED: "cancelled",
+    decision_pb2.STAGE_RESULT_FUSED: "made one answer of the best",
 }
 
 
 def explain(record: decision_pb2.DecisionRecord) -> str:
     """Why a request went where it went, what it cost, and how it ended, each in a sentence."""
-    sentences = [*_choice(record), *_cost(record.decision), *_end(record), *_shadows(record)]
+    decision = record.decision
+    sentences = [*_choice(record), *_stages(decision), *_cost(decision), *_end(record), *_shadows(record)]
     return " ".join(sentences)
 
 
@@ -103,7 +127,31 @@ def _odds(decision: decision_pb2.Decision) -> str:
     )
 
 
+def _stages(decision: decision_pb2.Decision) -> list[str]:
+    ensemble = decision.strategy == decision_pb2.STRATEGY_ENSEMBLE
+    return (
+        [f"{'Asked at once' if ensemble else 'Asked in turn'}: {'; '.join(map(_stage, decision.stages))}."]
+        if decision.stages
+        else []
+    )
+
+
+def _stage(stage: decision_pb2.Stage) -> str:
+    told = _RESULTS.get(stage.result, "unknown")
+    if stage.HasField("acceptance_probability"):
+        told += f", acceptance probability {stage.acceptance_probability:.4f}"
+        told += f" against {stage.threshold:.4f}" if stage.HasField("threshold") else ""
+    if stage.HasField("win_rate"):
+        told += f", better than another answer with probability {stage.win_rate:.4f}"
+    if stage.cost_source != decision_pb2.COST_SOURCE_PENDING:
+        told += f", {_usd(stage.cost_nano_usd)}"
+    return f"{stage.model} ({told})"
+
+
 def _source(decision: decision_pb2.Decision) -> str:
+    if decision.strategy == decision_pb2.STRATEGY_CASCADE and decision.alpha_source == decision_pb2.ALPHA_SOURCE_FIXED:
+        hard = decision.reason == decision_pb2.REASON_AT_OR_ABOVE_ALPHA
+        return f"the cascade's {'hard_alpha' if hard else 'easy_alpha'}"
     return _SOURCES.get(decision.alpha_source, "the tenant's alpha")
 
 

@@ -6,13 +6,26 @@ holds no state between requests.
 """
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import Protocol
 
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.outcome import Choice
 from dispatcher_service.progress import Progress
 
-Piece = Delta | End
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What came of a stream is void: another model's answer begins."""
+
+    choice: Choice
+
+
+RETURN_SECONDS = 0.1
+"""Of the caller's deadline: kept back for the way home of an answer that is there."""
+
+Piece = Delta | Replaced | End
+"""Of a streamed answer. `Replaced` comes only where the request accepts it."""
 
 
 class Strategy(Protocol):
@@ -29,7 +42,7 @@ class Strategy(Protocol):
         """
 
     async def stream(self, progress: Progress) -> AsyncGenerator[Piece, None]:
-        """The answer as it is written, once it is known whom to ask: deltas, then exactly one end.
+        """The answer as it is written, once it is known whom to ask: pieces, the last of which is its end.
 
         Raises:
             PointsmanError: there is none; the generator raises what comes later.

@@ -25,7 +25,7 @@ from dispatcher_service.outcome import Outcome
 from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.routing import Reason, Tier
 from dispatcher_service.scorer_targets import ScorerTarget
-from tests.fakes import FakeObserver, FakeScorer, FakeUpstream
+from tests.fakes import FakeJudge, FakeObserver, FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_PRICE, WEAK_PRICE, policy, request
 from tests.unit.test_gates import Seen
 
@@ -65,6 +65,7 @@ class Bench:
         self.dispatcher = Dispatcher(
             catalogue=lambda: catalogue,
             scorer=FakeScorer(0.9),
+            judge=FakeJudge(),
             book=Book(ledger, observe=FakeObserver(), clock=lambda: self.now, wall_clock=lambda: 1e9, drain=1),
             pacer=LedgerPacer(ledger, clock=lambda: self.now, wall_clock=lambda: 1e9, observe=lambda *_: None),
             upstream=self.upstream,

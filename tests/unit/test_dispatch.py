@@ -37,7 +37,7 @@ from dispatcher_service.pacer import LedgerPacer
 from dispatcher_service.pricing import Price, UsageSource
 from dispatcher_service.routing import AlphaSource, Ladder, LeftOut, Reason, Tier
 from dispatcher_service.scorer_targets import ScorerTarget
-from tests.fakes import FakeObserver, FakeScorer, FakeUpstream, Unobserved
+from tests.fakes import FakeJudge, FakeObserver, FakeScorer, FakeUpstream, Unobserved
 
 STRONG_PRICE = Price(input=10_000_000, cached_input=0, cache_write=0, output=20_000_000, reasoning=0)
 WEAK_PRICE = Price(input=1_000_000, cached_input=0, cache_write=0, output=2_000_000, reasoning=0)
@@ -70,6 +70,7 @@ class Bench:
     ) -> None:
         self.scorer = scorer or FakeScorer()
         self.upstream = upstream or FakeUpstream()
+        self.judge = FakeJudge()
         self.outcomes: list[Outcome] = []
         self.observer = FakeObserver()
         self.now = 0.0
@@ -115,6 +116,7 @@ class Bench:
         return Dispatcher(
             catalogue=lambda: self.catalogue,
             scorer=self.scorer,
+            judge=self.judge,
             upstream=self.upstream,
             book=self.book,
             pacer=LedgerPacer(

@@ -8,7 +8,9 @@ from dispatcher_service.breaker import BreakerState
 from dispatcher_service.errors import Unauthenticated
 from dispatcher_service.failover import AttemptResult
 from dispatcher_service.metrics import MAX_TENANT_LABELS, Metrics
-from tests.fakes import FakeScorer, FakeUpstream
+from dispatcher_service.strategy_policies import CascadePolicy, StrategyName
+from tests import strategies
+from tests.fakes import FakeJudge, FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, request
 
 LABELS = {
@@ -34,6 +36,8 @@ LABELS = {
     "tasks": set(),
     "requests_in_flight": {"method"},
     "win_probability_count": set(),
+    "stages_total": {"strategy", "result"},
+    "acceptance_probability_count": set(),
     "scorer_seconds_count": {"scorer", "result"},
     "scorer_breaker_state": {"scorer"},
     "upstream_seconds_count": {"model"},
@@ -69,6 +73,9 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     bench = Bench(upstream=FakeUpstream(usage=None))
     _ = [event async for event in bench.dispatcher.stream(request())]
     metrics.observe(bench.outcomes[0])
+    cascade = strategies.Bench(strategy=StrategyName.CASCADE, cascade=CascadePolicy(thresholds=(0.7, 0.6)))
+    await cascade.dispatcher.complete(strategies.question())
+    metrics.observe(cascade.outcomes[0])
     assert observed(registry) == LABELS
 
 
@@ -91,6 +98,19 @@ async def test_cost_and_savings_are_in_dollars_by_tenant_and_model() -> None:
     assert value("decision_reasons_total", reason="below_alpha", tier="weak") == 1
     assert value("model_decisions_total", tenant="t", model="big") == 1
     assert value("strong_call_equivalents_total", tenant="t") == 1
+
+
+async def test_stages_are_counted_by_strategy_and_what_became_of_them() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, tenants=["t"])
+    judge = FakeJudge({"I am small.": 0.2, "I am medium.": 0.9})
+    bench = strategies.Bench(judge=judge, strategy=StrategyName.CASCADE, cascade=CascadePolicy(thresholds=(0.7, 0.6)))
+    await bench.dispatcher.complete(strategies.question())
+    metrics.observe(bench.outcomes[0])
+    for result in ("rejected", "accepted"):
+        labels = {"strategy": "cascade", "result": result}
+        assert registry.get_sample_value("pointsman_dispatcher_stages_total", labels) == 1
+    assert registry.get_sample_value("pointsman_dispatcher_acceptance_probability_sum") == pytest.approx(1.1)
 
 
 async def test_tenants_beyond_the_limit_share_one_label() -> None:

@@ -21,6 +21,7 @@ from dispatcher_service.answer import (
     ToolCallDelta,
     TopLogprob,
 )
+from dispatcher_service.assembly import Assembly
 from dispatcher_service.catalogue import OnLedgerFailure
 from dispatcher_service.chat import Chat, Message, Request, Role, Text, ToolCall
 from dispatcher_service.dispatch import Answer, Finished, Started, StreamEvent
@@ -35,7 +36,7 @@ from dispatcher_service.errors import (
     UpstreamUnavailable,
 )
 from dispatcher_service.idempotency import Idempotent, result_document
-from dispatcher_service.kept import Assembly, Result
+from dispatcher_service.kept import Result
 from dispatcher_service.ledger.contract import Document
 from dispatcher_service.ledger.memory import MemoryLedger
 from dispatcher_service.ledger.sqlite import SqliteLedger
@@ -384,7 +385,7 @@ async def test_every_part_of_an_answer_survives_being_kept() -> None:
         assembly.add(event)
     last = events[-1]
     assert isinstance(last, Finished)
-    assert assembly.answer(last).completion == full.completion
+    assert assembly.completion(last.end) == full.completion
     assert len(events) == 3  # the second choice is empty, and a delta never is
 
 
@@ -402,9 +403,8 @@ async def test_pieces_of_tool_calls_and_of_several_choices_are_put_together() ->
     assembly = Assembly()
     async for piece in pieces():
         assembly.add(piece)
-    answer = await Replica().layer.complete(request())
     end = End(finish_reasons=(FinishReason.TOOL_CALLS, FinishReason.STOP), usage=None)
-    first, second = assembly.answer(Finished(choice=answer.choice, end=end, bill=answer.bill)).completion.choices
+    first, second = assembly.completion(end).choices
     assert first.tool_calls == (ToolCall("a", "f", '{"x": 1}'), ToolCall("b", "g", "{}"))
     assert (second.content, second.finish_reason) == ("two parts", FinishReason.STOP)
     assert second.extra_json == '{"message":{"reasoning":"ab","ids":[1,2]},"stop_reason":7}'

@@ -14,7 +14,7 @@ from pointsman.runtime.starting import StartError
 from tests.unit.test_dispatch import request
 from tests.unit.test_scorers import FakePredictor
 
-TARGET = ScorerTarget(address="old", timeout=0.01, breaker_failures=3, breaker_cooldown=1.0)
+TARGET = ScorerTarget(address="old", timeout=0.01, answer_timeout=0.01, breaker_failures=3, breaker_cooldown=1.0)
 
 
 class House:

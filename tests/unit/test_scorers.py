@@ -3,16 +3,17 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
 
 from dispatcher_service.breaker import BreakerState
 from dispatcher_service.chat import Chat, Message, Role, Text
-from dispatcher_service.outcome import Prediction
+from dispatcher_service.outcome import Prediction, Ranking, Verdict
 from dispatcher_service.routing import ModelPair
 from dispatcher_service.scorer_targets import Canary, ScorerEndpoint, ScorerTarget
-from dispatcher_service.scorers import LEFT_ALONE, MAIN, NoPrediction, Scorers, assigned
+from dispatcher_service.scorers import JUDGE, LEFT_ALONE, MAIN, NoPrediction, Scorers, assigned
 from tests.fakes import QUANTILES
 from tests.processes import ROOT
 
@@ -41,14 +42,25 @@ class FakePredictor:
     async def predict(
         self, chat: Chat, *, pair: ModelPair, every_model: bool, scorer: str, timeout: float
     ) -> Prediction:
+        await self._asked()
+        return Prediction(
+            win_probability=0.5, scorer=self.name, scorer_version="v", pair_mismatch=False, quantiles=QUANTILES
+        )
+
+    async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
+        await self._asked()
+        return Verdict(acceptance=0.5, scorer=self.name, scorer_version="v")
+
+    async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking:
+        await self._asked()
+        return Ranking(win_rates=(0.5,) * len(answers), scorer=self.name, scorer_version="v")
+
+    async def _asked(self) -> None:
         self.calls += 1
         if self.hold is not None:
             await self.hold.wait()
         if self.result:
             raise NoPrediction(self.result, "as told")
-        return Prediction(
-            win_probability=0.5, scorer=self.name, scorer_version="v", pair_mismatch=False, quantiles=QUANTILES
-        )
 
     async def close(self) -> None:
         self.closed = True
@@ -76,6 +88,10 @@ class Bench:
             CHAT, tenant_id=tenant_id, pair=PAIR, every_model=False, scorer="", timeout=timeout
         )
         return None if prediction is None else prediction.scorer
+
+    async def verdict(self) -> str | None:
+        verdict = await self.scorers.score_answer(CHAT, "an answer", scorer="", timeout=1.0)
+        return None if verdict is None else verdict.scorer
 
     def state(self, name: str = MAIN) -> BreakerState:
         return self.scorers.breakers()[name]()
@@ -167,6 +183,34 @@ async def test_the_main_scorer_stands_in_for_a_canary_that_is_left_alone() -> No
     bench.fakes[MAIN].result = "UNAVAILABLE"
     assert [await bench.who() for _ in range(4)] == [None] * 4
     assert bench.seen[-1] == (MAIN, LEFT_ALONE)
+
+
+async def test_answers_are_judged_by_the_main_scorer_whoever_the_tenants_canary_is() -> None:
+    bench = Bench(target(v2=1.0))
+    assert await bench.verdict() == MAIN
+    ranking = await bench.scorers.rank_answers(CHAT, ("a", "b"), scorer="", timeout=1.0)
+    assert ranking is not None
+    assert (ranking.scorer, ranking.win_rates) == (MAIN, (0.5, 0.5))
+    assert bench.seen == [(JUDGE, "OK")] * 2
+
+
+async def test_a_judge_that_fails_is_left_alone_while_predictions_go_on() -> None:
+    bench = Bench(target())
+    bench.fakes[MAIN].result = "UNAVAILABLE"
+    assert [await bench.verdict() for _ in range(4)] == [None] * 4
+    assert bench.seen == [(JUDGE, "UNAVAILABLE")] * 3 + [(JUDGE, LEFT_ALONE)]
+    assert await bench.scorers.rank_answers(CHAT, ("a", "b"), scorer="", timeout=1.0) is None
+    bench.fakes[MAIN].result = ""
+    assert await bench.who() == MAIN
+    assert (bench.state(JUDGE), bench.state()) == (BreakerState.OPEN, BreakerState.CLOSED)
+
+
+async def test_a_scorer_without_a_judge_is_not_at_fault() -> None:
+    bench = Bench(target())
+    for result in ("NOT_FOUND", "FAILED_PRECONDITION", "INVALID_ARGUMENT"):
+        bench.fakes[MAIN].result = result
+        assert [await bench.verdict() for _ in range(4)] == [None] * 4
+    assert bench.state(JUDGE) is BreakerState.CLOSED
 
 
 async def test_closing_closes_all() -> None:

@@ -10,6 +10,7 @@ from dispatcher_service.budget import Limit, Period
 from dispatcher_service.catalogue import Api, FixedAlpha, OnDisconnect, OnScorerFailure, StrongCallShare, Value
 from dispatcher_service.pacing_targets import ShareTarget, SpendTarget, pacing_policy
 from dispatcher_service.routing import Ladder
+from dispatcher_service.strategy_policies import CascadePolicy, EnsemblePolicy, OnNoScore, StrategyName
 from dispatcher_service.tenants import ConfigError, load_catalogue
 
 GOOD = """
@@ -293,3 +294,77 @@ def test_broken_toml_is_named_with_its_line(file: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_catalogue(tmp_path / "none.toml")
+
+
+THREE = GOOD.replace(
+    "[[deployments]]",
+    """[[models]]
+name = "medium"
+price = { input = 1, output = 2 }
+
+[[deployments]]
+name = "medium-1"
+model = "medium"
+base_url = "http://127.0.0.1:8080/v1"
+
+[[deployments]]""",
+    1,
+)
+CASCADE = """
+[tenants.support2]
+models = ["big", "small", "medium"]
+strategy = "cascade"
+
+[tenants.support2.cascade]
+thresholds = [0.7, 0.6]
+hard_alpha = 0.8
+on_no_score = "accept"
+"""
+ENSEMBLE = """
+[tenants.support2]
+models = ["big", "small", "medium"]
+strategy = "ensemble"
+"""
+
+
+def test_a_cascade_has_a_threshold_for_every_model_but_the_last(file: Path) -> None:
+    file.write_text(THREE + CASCADE)
+    policy = load_catalogue(file).tenants["support2"]
+    assert (policy.strategy, policy.ladder.models) == (StrategyName.CASCADE, ("small", "medium", "big"))
+    assert policy.cascade == CascadePolicy(thresholds=(0.7, 0.6), hard_alpha=0.8, on_no_score=OnNoScore.ACCEPT)
+    assert (policy.dial, policy.pacing, policy.ensemble) == (None, None, None)
+
+
+def test_an_ensemble_needs_no_table(file: Path) -> None:
+    file.write_text(THREE + ENSEMBLE)
+    policy = load_catalogue(file).tenants["support2"]
+    assert (policy.strategy, policy.ensemble) == (StrategyName.ENSEMBLE, EnsemblePolicy())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("thresholds = [0.7, 0.6]", "thresholds = [0.7]", ".cascade.thresholds: write 2: one for each model but the"),
+        ("hard_alpha = 0.8", "hard_alpha = 0.4\neasy_alpha = 0.5", ".cascade.easy_alpha: above hard_alpha"),
+        ('strategy = "cascade"', 'strategy = "route"\nalpha = 0.5', ".cascade: only for strategy = 'cascade'"),
+        ('strategy = "cascade"', 'strategy = "cascade"\nalpha = 0.5', ".alpha: only for strategy = 'route'"),
+        ('strategy = "cascade"', 'strategy = "cascade"\nensemble = {}', ".ensemble: only for strategy = 'ensemble'"),
+        ('strategy = "cascade"', 'strategy = "climb"', ".strategy: input should be 'route', 'cascade' or 'ensemble'"),
+        ('address = "dns:///scorer:50051"', 'address = "embedded"', ".strategy: 'cascade' needs a scorer service"),
+        ("thresholds = [0.7, 0.6]", "", ".cascade.thresholds: missing: add it"),
+        ("[tenants.support2.cascade]", "[tenants.support2.ensemble]\nfuse_with = 'huge'\n#", "support2.ensemble"),
+    ],
+)
+def test_what_does_not_fit_a_strategy_is_named(file: Path, old: str, new: str, problem: str) -> None:
+    text = THREE + CASCADE
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as caught:
+        load_catalogue(file)
+    assert any(problem in line for line in caught.value.problems), caught.value.problems
+
+
+def test_only_a_model_of_the_tenant_fuses(file: Path) -> None:
+    file.write_text(THREE + ENSEMBLE + '[tenants.support2.ensemble]\nfuse_with = "huge"\n')
+    with pytest.raises(ConfigError, match=r"ensemble.fuse_with: 'huge' is none of the tenant's models"):
+        load_catalogue(file)

@@ -91,6 +91,30 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """No other model of the tenant can take the request; see `candidates`."""
     REASON_BEST_UTILITY: _Reason.ValueType  # 12
     """The tenant's `objective` is `utility`, and quality minus cost is best here."""
+    REASON_CASCADE: _Reason.ValueType  # 20
+    """The tenant's strategy is `cascade`, and none of its stages has answered yet:
+    `model` is asked first.
+    """
+    REASON_ACCEPTED: _Reason.ValueType  # 21
+    """A cascade accepted this model's answer; `stages` says by which score."""
+    REASON_LAST_STAGE: _Reason.ValueType  # 22
+    """A cascade accepted none of the cheaper models' answers: its last model's is
+    given unchecked.
+    """
+    REASON_ANSWER_AT_HAND: _Reason.ValueType  # 23
+    """A cascade did not accept this answer, but a later stage had no money, no time
+    or did not answer: of the answers at hand it is most likely acceptable.
+    """
+    REASON_ENSEMBLE: _Reason.ValueType  # 24
+    """The tenant's strategy is `ensemble`, and no answer is chosen yet."""
+    REASON_BEST_RANKED: _Reason.ValueType  # 25
+    """Several models were asked at once, and this one's answer ranked first."""
+    REASON_UNRANKED: _Reason.ValueType  # 26
+    """Several models were asked at once, and their answers could not be compared:
+    this is the strongest model that answered.
+    """
+    REASON_FUSED: _Reason.ValueType  # 27
+    """Several models were asked at once, and this one made one answer of their best."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Reason says why a model was chosen."""
@@ -131,6 +155,30 @@ REASON_ONLY_FIT: Reason.ValueType  # 11
 """No other model of the tenant can take the request; see `candidates`."""
 REASON_BEST_UTILITY: Reason.ValueType  # 12
 """The tenant's `objective` is `utility`, and quality minus cost is best here."""
+REASON_CASCADE: Reason.ValueType  # 20
+"""The tenant's strategy is `cascade`, and none of its stages has answered yet:
+`model` is asked first.
+"""
+REASON_ACCEPTED: Reason.ValueType  # 21
+"""A cascade accepted this model's answer; `stages` says by which score."""
+REASON_LAST_STAGE: Reason.ValueType  # 22
+"""A cascade accepted none of the cheaper models' answers: its last model's is
+given unchecked.
+"""
+REASON_ANSWER_AT_HAND: Reason.ValueType  # 23
+"""A cascade did not accept this answer, but a later stage had no money, no time
+or did not answer: of the answers at hand it is most likely acceptable.
+"""
+REASON_ENSEMBLE: Reason.ValueType  # 24
+"""The tenant's strategy is `ensemble`, and no answer is chosen yet."""
+REASON_BEST_RANKED: Reason.ValueType  # 25
+"""Several models were asked at once, and this one's answer ranked first."""
+REASON_UNRANKED: Reason.ValueType  # 26
+"""Several models were asked at once, and their answers could not be compared:
+this is the strongest model that answered.
+"""
+REASON_FUSED: Reason.ValueType  # 27
+"""Several models were asked at once, and this one made one answer of their best."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 class _LeftOut:
@@ -236,6 +284,106 @@ COST_SOURCE_REPORTED: CostSource.ValueType  # 2
 COST_SOURCE_ESTIMATED: CostSource.ValueType  # 3
 """From estimated usage."""
 Global___CostSource: _TypeAlias = CostSource  # noqa: Y015
+
+class _Strategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Strategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRATEGY_UNSPECIFIED: _Strategy.ValueType  # 0
+    """Not known: a record from before there were several."""
+    STRATEGY_ROUTE: _Strategy.ValueType  # 1
+    """One model is chosen before any is called."""
+    STRATEGY_CASCADE: _Strategy.ValueType  # 2
+    """Models are asked from the cheapest to the dearest until an answer is accepted."""
+    STRATEGY_ENSEMBLE: _Strategy.ValueType  # 3
+    """Several models are asked at once, and the best of their answers is given."""
+
+class Strategy(_Strategy, metaclass=_StrategyEnumTypeWrapper):
+    """Strategy says how a request comes to its answer."""
+
+STRATEGY_UNSPECIFIED: Strategy.ValueType  # 0
+"""Not known: a record from before there were several."""
+STRATEGY_ROUTE: Strategy.ValueType  # 1
+"""One model is chosen before any is called."""
+STRATEGY_CASCADE: Strategy.ValueType  # 2
+"""Models are asked from the cheapest to the dearest until an answer is accepted."""
+STRATEGY_ENSEMBLE: Strategy.ValueType  # 3
+"""Several models are asked at once, and the best of their answers is given."""
+Global___Strategy: _TypeAlias = Strategy  # noqa: Y015
+
+class _StageResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StageResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAGE_RESULT_UNSPECIFIED: _StageResult.ValueType  # 0
+    """Not known."""
+    STAGE_RESULT_ACCEPTED: _StageResult.ValueType  # 1
+    """Its answer's acceptance probability reached the stage's threshold."""
+    STAGE_RESULT_REJECTED: _StageResult.ValueType  # 2
+    """Its answer's acceptance probability is below the threshold."""
+    STAGE_RESULT_UNCHECKED: _StageResult.ValueType  # 3
+    """Its answer was not looked at: no further stage could follow, or it calls
+    tools, whose results nobody has seen yet.
+    """
+    STAGE_RESULT_NO_SCORE: _StageResult.ValueType  # 4
+    """There was no score in time; the tenant's `on_no_score` says whether the answer
+    was accepted (`given`).
+    """
+    STAGE_RESULT_FAILED: _StageResult.ValueType  # 5
+    """It did not answer, nor did a model that stands in for it."""
+    STAGE_RESULT_NO_MONEY: _StageResult.ValueType  # 6
+    """It was not asked: the tenant's limits had no room for it, or the ledger could
+    not be reached.
+    """
+    STAGE_RESULT_NO_TIME: _StageResult.ValueType  # 7
+    """It was not asked: too little was left of the caller's deadline."""
+    STAGE_RESULT_RANKED: _StageResult.ValueType  # 8
+    """Its answer was ranked."""
+    STAGE_RESULT_CANCELLED: _StageResult.ValueType  # 9
+    """It had not ended when the answers were compared, or when the caller went away.
+    What it delivered until then is billed at the estimate.
+    """
+    STAGE_RESULT_FUSED: _StageResult.ValueType  # 10
+    """It made one answer of the best ones."""
+
+class StageResult(_StageResult, metaclass=_StageResultEnumTypeWrapper):
+    """StageResult says what became of a model that a strategy asked, or would have."""
+
+STAGE_RESULT_UNSPECIFIED: StageResult.ValueType  # 0
+"""Not known."""
+STAGE_RESULT_ACCEPTED: StageResult.ValueType  # 1
+"""Its answer's acceptance probability reached the stage's threshold."""
+STAGE_RESULT_REJECTED: StageResult.ValueType  # 2
+"""Its answer's acceptance probability is below the threshold."""
+STAGE_RESULT_UNCHECKED: StageResult.ValueType  # 3
+"""Its answer was not looked at: no further stage could follow, or it calls
+tools, whose results nobody has seen yet.
+"""
+STAGE_RESULT_NO_SCORE: StageResult.ValueType  # 4
+"""There was no score in time; the tenant's `on_no_score` says whether the answer
+was accepted (`given`).
+"""
+STAGE_RESULT_FAILED: StageResult.ValueType  # 5
+"""It did not answer, nor did a model that stands in for it."""
+STAGE_RESULT_NO_MONEY: StageResult.ValueType  # 6
+"""It was not asked: the tenant's limits had no room for it, or the ledger could
+not be reached.
+"""
+STAGE_RESULT_NO_TIME: StageResult.ValueType  # 7
+"""It was not asked: too little was left of the caller's deadline."""
+STAGE_RESULT_RANKED: StageResult.ValueType  # 8
+"""Its answer was ranked."""
+STAGE_RESULT_CANCELLED: StageResult.ValueType  # 9
+"""It had not ended when the answers were compared, or when the caller went away.
+What it delivered until then is billed at the estimate.
+"""
+STAGE_RESULT_FUSED: StageResult.ValueType  # 10
+"""It made one answer of the best ones."""
+Global___StageResult: _TypeAlias = StageResult  # noqa: Y015
 
 class _RecordKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -370,6 +518,10 @@ class Decision(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     INSTEAD_OF_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
+    STRATEGY_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    ANSWER_SCORER_FIELD_NUMBER: _builtins.int
+    ANSWER_SCORER_VERSION_FIELD_NUMBER: _builtins.int
     tier: Global___Tier.ValueType
     """Where the chosen model stands among the tenant's models."""
     model: _builtins.str
@@ -416,10 +568,23 @@ class Decision(_message.Message):
     """The model that was chosen and did not answer, where `reason` is
     REASON_FALLBACK. Empty otherwise.
     """
+    strategy: Global___Strategy.ValueType
+    """How the answer came about."""
+    answer_scorer: _builtins.str
+    """Which scorer judged the answers, by its name. Empty if none did."""
+    answer_scorer_version: _builtins.str
+    """Content hash of that scorer's artefact. Empty if none did."""
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
         """Every model of the tenant, cheapest first, where it has more than two or a
         model was left out. Empty otherwise, and in a tool loop.
+        """
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Stage]:
+        """The models of a cascade or an ensemble, in the order in which they were to be
+        asked. Empty where one model was chosen before any was called: by routing, a
+        tool loop, a sticky conversation or an override.
         """
 
     def __init__(
@@ -441,10 +606,14 @@ class Decision(_message.Message):
         attempts: _builtins.int = ...,
         instead_of: _builtins.str = ...,
         candidates: _abc.Iterable[Global___Candidate] | None = ...,
+        strategy: Global___Strategy.ValueType = ...,
+        stages: _abc.Iterable[Global___Stage] | None = ...,
+        answer_scorer: _builtins.str = ...,
+        answer_scorer_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "win_probability", b"win_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "attempts", b"attempts", "candidates", b"candidates", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "instead_of", b"instead_of", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_win_probability", b"_win_probability", "alpha", b"alpha", "alpha_source", b"alpha_source", "answer_scorer", b"answer_scorer", "answer_scorer_version", b"answer_scorer_version", "attempts", b"attempts", "candidates", b"candidates", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "instead_of", b"instead_of", "model", b"model", "other_tier_cost_nano_usd", b"other_tier_cost_nano_usd", "pair_mismatch", b"pair_mismatch", "price_version", b"price_version", "reason", b"reason", "scorer", b"scorer", "scorer_version", b"scorer_version", "stages", b"stages", "strategy", b"strategy", "tier", b"tier", "win_probability", b"win_probability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -456,6 +625,76 @@ class Decision(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__win_probability) -> _WhichOneofReturnType__win_probability | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Stage(_message.Message):
+    """Stage is one model of a cascade or an ensemble: what was asked of it, and what
+    became of that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    WIN_RATE_FIELD_NUMBER: _builtins.int
+    COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    COST_SOURCE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that answered or was to, by its name in the catalogue."""
+    result: Global___StageResult.ValueType
+    """What became of it."""
+    given: _builtins.bool
+    """True for the answer that the caller got."""
+    acceptance_probability: _builtins.float
+    """P(its answer is acceptable), of several choices the lowest. 0 of an answer
+    that is blank or not the JSON that was asked for. Range [0, 1]. Unset where
+    nothing was scored.
+    """
+    threshold: _builtins.float
+    """What that was compared with. Range [0, 1]. Unset of stages without one."""
+    win_rate: _builtins.float
+    """Mean of P(its answer is better than another's) over the others. Range [0, 1].
+    Unset where nothing was ranked.
+    """
+    cost_nano_usd: _builtins.int
+    """What its calls cost together; the stages' costs sum to the decision's. Unit:
+    nano-USD.
+    """
+    cost_source: Global___CostSource.ValueType
+    """How far to trust that; PENDING if certainly nothing was used."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        result: Global___StageResult.ValueType = ...,
+        given: _builtins.bool = ...,
+        acceptance_probability: _builtins.float | None = ...,
+        threshold: _builtins.float | None = ...,
+        win_rate: _builtins.float | None = ...,
+        cost_nano_usd: _builtins.int = ...,
+        cost_source: Global___CostSource.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability", "_threshold", b"_threshold", "_win_rate", b"_win_rate", "acceptance_probability", b"acceptance_probability", "threshold", b"threshold", "win_rate", b"win_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability", "_threshold", b"_threshold", "_win_rate", b"_win_rate", "acceptance_probability", b"acceptance_probability", "cost_nano_usd", b"cost_nano_usd", "cost_source", b"cost_source", "given", b"given", "model", b"model", "result", b"result", "threshold", b"threshold", "win_rate", b"win_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acceptance_probability: _TypeAlias = _typing.Literal["acceptance_probability"]  # noqa: Y015
+    _WhichOneofArgType__acceptance_probability: _TypeAlias = _typing.Literal["_acceptance_probability", b"_acceptance_probability"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    _WhichOneofReturnType__win_rate: _TypeAlias = _typing.Literal["win_rate"]  # noqa: Y015
+    _WhichOneofArgType__win_rate: _TypeAlias = _typing.Literal["_win_rate", b"_win_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acceptance_probability) -> _WhichOneofReturnType__acceptance_probability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__win_rate) -> _WhichOneofReturnType__win_rate | None: ...
+
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

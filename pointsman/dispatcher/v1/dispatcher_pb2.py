@@ -27,7 +27,7 @@ from pointsman.dispatcher.v1 import chat_pb2 as pointsman_dot_dispatcher_dot_v1_
 from pointsman.dispatcher.v1 import decision_pb2 as pointsman_dot_dispatcher_dot_v1_dot_decision__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pointsman/dispatcher/v1/dispatcher.proto\x12\x17pointsman.dispatcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a\"pointsman/dispatcher/v1/chat.proto\x1a&pointsman/dispatcher/v1/decision.proto\"\xfe\x01\n\x0f\x43ompleteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x44\n\x06labels\x18\x04 \x03(\x0b\x32\x34.pointsman.dispatcher.v1.CompleteRequest.LabelsEntry\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alpha\"\xa8\x02\n\x10\x43ompleteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x30\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x1f.pointsman.dispatcher.v1.Choice\x12-\n\x05usage\x18\x04 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12/\n\x06origin\x18\x05 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Origin\x12\x39\n\x0bidempotency\x18\x06 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"\x8a\x02\n\x15StreamCompleteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12J\n\x06labels\x18\x04 \x03(\x0b\x32:.pointsman.dispatcher.v1.StreamCompleteRequest.LabelsEntry\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alpha\"\x89\x02\n\x16StreamCompleteResponse\x12\x39\n\x07started\x18\x01 \x01(\x0b\x32&.pointsman.dispatcher.v1.StreamStartedH\x00\x12\x35\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32$.pointsman.dispatcher.v1.StreamDeltaH\x00\x12;\n\x08\x66inished\x18\x03 \x01(\x0b\x32\'.pointsman.dispatcher.v1.StreamFinishedH\x00\x12\x37\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.StreamFailedH\x00\x42\x07\n\x05\x65vent\"\x93\x01\n\rStreamStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x39\n\x0bidempotency\x18\x03 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"\xc3\x01\n\x0bStreamDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12:\n\ntool_calls\x18\x04 \x03(\x0b\x32&.pointsman.dispatcher.v1.ToolCallDelta\x12\x33\n\x08logprobs\x18\x05 \x01(\x0b\x32!.pointsman.dispatcher.v1.Logprobs\x12\x12\n\nextra_json\x18\x06 \x01(\t\"`\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\x12\x0e\n\x06\x63ustom\x18\x05 \x01(\x08\"\xc0\x02\n\x0eStreamFinished\x12=\n\x0e\x66inish_reasons\x18\x01 \x03(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12-\n\x05usage\x18\x02 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12\x33\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12/\n\x06origin\x18\x04 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Origin\x12\x1f\n\x17upstream_finish_reasons\x18\x06 \x03(\t\x12\x39\n\x0bidempotency\x18\x05 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"\x82\x01\n\x0cStreamFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12-\n\x05usage\x18\x02 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12\x33\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\"r\n\x0cRouteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\tB\x08\n\x06_alpha\"D\n\rRouteResponse\x12\x33\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision*\x8f\x01\n\x0bIdempotency\x12\x1b\n\x17IDEMPOTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10IDEMPOTENCY_KEPT\x10\x01\x12\x18\n\x14IDEMPOTENCY_REPLAYED\x10\x02\x12\x19\n\x15IDEMPOTENCY_TOO_LARGE\x10\x03\x12\x18\n\x14IDEMPOTENCY_NOT_KEPT\x10\x04\x32\x9f\x03\n\x11\x44ispatcherService\x12}\n\x08\x43omplete\x12(.pointsman.dispatcher.v1.CompleteRequest\x1a).pointsman.dispatcher.v1.CompleteResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/chat:complete:\x01*\x12\x97\x01\n\x0eStreamComplete\x12..pointsman.dispatcher.v1.StreamCompleteRequest\x1a/.pointsman.dispatcher.v1.StreamCompleteResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/chat:streamComplete:\x01*0\x01\x12q\n\x05Route\x12%.pointsman.dispatcher.v1.RouteRequest\x1a&.pointsman.dispatcher.v1.RouteResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/chat:route:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(pointsman/dispatcher/v1/dispatcher.proto\x12\x17pointsman.dispatcher.v1\x1a\x1cgoogle/api/annotations.proto\x1a\"pointsman/dispatcher/v1/chat.proto\x1a&pointsman/dispatcher/v1/decision.proto\"\xfe\x01\n\x0f\x43ompleteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x44\n\x06labels\x18\x04 \x03(\x0b\x32\x34.pointsman.dispatcher.v1.CompleteRequest.LabelsEntry\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alpha\"\xa8\x02\n\x10\x43ompleteResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x30\n\x07\x63hoices\x18\x03 \x03(\x0b\x32\x1f.pointsman.dispatcher.v1.Choice\x12-\n\x05usage\x18\x04 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12/\n\x06origin\x18\x05 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Origin\x12\x39\n\x0bidempotency\x18\x06 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"\xa6\x02\n\x15StreamCompleteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\x05\x61lpha\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12J\n\x06labels\x18\x04 \x03(\x0b\x32:.pointsman.dispatcher.v1.StreamCompleteRequest.LabelsEntry\x12\x17\n\x0f\x63onversation_id\x18\x05 \x01(\t\x12\x1a\n\x12\x61\x63\x63\x65pt_replacement\x18\x06 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_alpha\"\xc6\x02\n\x16StreamCompleteResponse\x12\x39\n\x07started\x18\x01 \x01(\x0b\x32&.pointsman.dispatcher.v1.StreamStartedH\x00\x12\x35\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32$.pointsman.dispatcher.v1.StreamDeltaH\x00\x12;\n\x08\x66inished\x18\x03 \x01(\x0b\x32\'.pointsman.dispatcher.v1.StreamFinishedH\x00\x12\x37\n\x06\x66\x61iled\x18\x04 \x01(\x0b\x32%.pointsman.dispatcher.v1.StreamFailedH\x00\x12;\n\x08replaced\x18\x05 \x01(\x0b\x32\'.pointsman.dispatcher.v1.StreamReplacedH\x00\x42\x07\n\x05\x65vent\"\x93\x01\n\rStreamStarted\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x33\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12\x39\n\x0bidempotency\x18\x03 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"E\n\x0eStreamReplaced\x12\x33\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\"\xc3\x01\n\x0bStreamDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\x12:\n\ntool_calls\x18\x04 \x03(\x0b\x32&.pointsman.dispatcher.v1.ToolCallDelta\x12\x33\n\x08logprobs\x18\x05 \x01(\x0b\x32!.pointsman.dispatcher.v1.Logprobs\x12\x12\n\nextra_json\x18\x06 \x01(\t\"`\n\rToolCallDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x04 \x01(\t\x12\x0e\n\x06\x63ustom\x18\x05 \x01(\x08\"\xc0\x02\n\x0eStreamFinished\x12=\n\x0e\x66inish_reasons\x18\x01 \x03(\x0e\x32%.pointsman.dispatcher.v1.FinishReason\x12-\n\x05usage\x18\x02 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12\x33\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\x12/\n\x06origin\x18\x04 \x01(\x0b\x32\x1f.pointsman.dispatcher.v1.Origin\x12\x1f\n\x17upstream_finish_reasons\x18\x06 \x03(\t\x12\x39\n\x0bidempotency\x18\x05 \x01(\x0e\x32$.pointsman.dispatcher.v1.Idempotency\"\x82\x01\n\x0cStreamFailed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12-\n\x05usage\x18\x02 \x01(\x0b\x32\x1e.pointsman.dispatcher.v1.Usage\x12\x33\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision\"r\n\x0cRouteRequest\x12+\n\x04\x63hat\x18\x01 \x01(\x0b\x32\x1d.pointsman.dispatcher.v1.Chat\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\x03 \x01(\tB\x08\n\x06_alpha\"D\n\rRouteResponse\x12\x33\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32!.pointsman.dispatcher.v1.Decision*\x8f\x01\n\x0bIdempotency\x12\x1b\n\x17IDEMPOTENCY_UNSPECIFIED\x10\x00\x12\x14\n\x10IDEMPOTENCY_KEPT\x10\x01\x12\x18\n\x14IDEMPOTENCY_REPLAYED\x10\x02\x12\x19\n\x15IDEMPOTENCY_TOO_LARGE\x10\x03\x12\x18\n\x14IDEMPOTENCY_NOT_KEPT\x10\x04\x32\x9f\x03\n\x11\x44ispatcherService\x12}\n\x08\x43omplete\x12(.pointsman.dispatcher.v1.CompleteRequest\x1a).pointsman.dispatcher.v1.CompleteResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/chat:complete:\x01*\x12\x97\x01\n\x0eStreamComplete\x12..pointsman.dispatcher.v1.StreamCompleteRequest\x1a/.pointsman.dispatcher.v1.StreamCompleteResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/chat:streamComplete:\x01*0\x01\x12q\n\x05Route\x12%.pointsman.dispatcher.v1.RouteRequest\x1a&.pointsman.dispatcher.v1.RouteResponse\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/v1/chat:route:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,8 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DISPATCHERSERVICE'].methods_by_name['StreamComplete']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/chat:streamComplete:\001*'
   _globals['_DISPATCHERSERVICE'].methods_by_name['Route']._loaded_options = None
   _globals['_DISPATCHERSERVICE'].methods_by_name['Route']._serialized_options = b'\202\323\344\223\002\023\"\016/v1/chat:route:\001*'
-  _globals['_IDEMPOTENCY']._serialized_start=2357
-  _globals['_IDEMPOTENCY']._serialized_end=2500
+  _globals['_IDEMPOTENCY']._serialized_start=2517
+  _globals['_IDEMPOTENCY']._serialized_end=2660
   _globals['_COMPLETEREQUEST']._serialized_start=176
   _globals['_COMPLETEREQUEST']._serialized_end=430
   _globals['_COMPLETEREQUEST_LABELSENTRY']._serialized_start=375
@@ -53,25 +53,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPLETERESPONSE']._serialized_start=433
   _globals['_COMPLETERESPONSE']._serialized_end=729
   _globals['_STREAMCOMPLETEREQUEST']._serialized_start=732
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=998
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=1026
   _globals['_STREAMCOMPLETEREQUEST_LABELSENTRY']._serialized_start=375
   _globals['_STREAMCOMPLETEREQUEST_LABELSENTRY']._serialized_end=420
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1001
-  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1266
-  _globals['_STREAMSTARTED']._serialized_start=1269
-  _globals['_STREAMSTARTED']._serialized_end=1416
-  _globals['_STREAMDELTA']._serialized_start=1419
-  _globals['_STREAMDELTA']._serialized_end=1614
-  _globals['_TOOLCALLDELTA']._serialized_start=1616
-  _globals['_TOOLCALLDELTA']._serialized_end=1712
-  _globals['_STREAMFINISHED']._serialized_start=1715
-  _globals['_STREAMFINISHED']._serialized_end=2035
-  _globals['_STREAMFAILED']._serialized_start=2038
-  _globals['_STREAMFAILED']._serialized_end=2168
-  _globals['_ROUTEREQUEST']._serialized_start=2170
-  _globals['_ROUTEREQUEST']._serialized_end=2284
-  _globals['_ROUTERESPONSE']._serialized_start=2286
-  _globals['_ROUTERESPONSE']._serialized_end=2354
-  _globals['_DISPATCHERSERVICE']._serialized_start=2503
-  _globals['_DISPATCHERSERVICE']._serialized_end=2918
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_start=1029
+  _globals['_STREAMCOMPLETERESPONSE']._serialized_end=1355
+  _globals['_STREAMSTARTED']._serialized_start=1358
+  _globals['_STREAMSTARTED']._serialized_end=1505
+  _globals['_STREAMREPLACED']._serialized_start=1507
+  _globals['_STREAMREPLACED']._serialized_end=1576
+  _globals['_STREAMDELTA']._serialized_start=1579
+  _globals['_STREAMDELTA']._serialized_end=1774
+  _globals['_TOOLCALLDELTA']._serialized_start=1776
+  _globals['_TOOLCALLDELTA']._serialized_end=1872
+  _globals['_STREAMFINISHED']._serialized_start=1875
+  _globals['_STREAMFINISHED']._serialized_end=2195
+  _globals['_STREAMFAILED']._serialized_start=2198
+  _globals['_STREAMFAILED']._serialized_end=2328
+  _globals['_ROUTEREQUEST']._serialized_start=2330
+  _globals['_ROUTEREQUEST']._serialized_end=2444
+  _globals['_ROUTERESPONSE']._serialized_start=2446
+  _globals['_ROUTERESPONSE']._serialized_end=2514
+  _globals['_DISPATCHERSERVICE']._serialized_start=2663
+  _globals['_DISPATCHERSERVICE']._serialized_end=3078
 # @@protoc_insertion_point(module_scope)

@@ -164,7 +164,7 @@ class CompleteResponse(_message.Message):
 
     @_builtins.property
     def usage(self) -> _chat_pb2.Usage:
-        """Tokens used, by class, over all choices."""
+        """Tokens used for this answer, by class, over all choices."""
 
     @_builtins.property
     def origin(self) -> _chat_pb2.Origin:
@@ -221,12 +221,19 @@ class StreamCompleteRequest(_message.Message):
     ALPHA_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    ACCEPT_REPLACEMENT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The caller's name for this request. Default: the dispatcher makes one."""
     alpha: _builtins.float
     """Overrides the tenant's alpha, where the policy allows it. Range [0, 1]."""
     conversation_id: _builtins.str
     """The caller's name for the conversation that this is a turn of."""
+    accept_replacement: _builtins.bool
+    """Of a cascade, whose answer may be rejected once it is there. True: its pieces
+    come as they are written, and `replaced` tells if another model's answer takes
+    their place. Default (false): nothing comes before its answer is accepted, and
+    no answer is ever replaced.
+    """
     @_builtins.property
     def chat(self) -> _chat_pb2.Chat:
         """The conversation and its sampling parameters. Required."""
@@ -243,10 +250,11 @@ class StreamCompleteRequest(_message.Message):
         alpha: _builtins.float | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         conversation_id: _builtins.str = ...,
+        accept_replacement: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "accept_replacement", b"accept_replacement", "alpha", b"alpha", "chat", b"chat", "conversation_id", b"conversation_id", "labels", b"labels", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -264,6 +272,7 @@ class StreamCompleteResponse(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REPLACED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___StreamStarted:
         """First: the decision, as soon as a model begins to answer. Until then
@@ -284,6 +293,12 @@ class StreamCompleteResponse(_message.Message):
         then. The gRPC error that says why follows.
         """
 
+    @_builtins.property
+    def replaced(self) -> Global___StreamReplaced:
+        """Between deltas, where the request accepts it: discard every delta so far,
+        another model's answer begins.
+        """
+
     def __init__(
         self,
         *,
@@ -291,12 +306,13 @@ class StreamCompleteResponse(_message.Message):
         delta: Global___StreamDelta | None = ...,
         finished: Global___StreamFinished | None = ...,
         failed: Global___StreamFailed | None = ...,
+        replaced: Global___StreamReplaced | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "replaced", b"replaced", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "event", b"event", "failed", b"failed", "finished", b"finished", "replaced", b"replaced", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "finished", "failed", "replaced"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -333,6 +349,32 @@ class StreamStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamStarted: _TypeAlias = StreamStarted  # noqa: Y015
+
+@_typing.final
+class StreamReplaced(_message.Message):
+    """StreamReplaced takes back what came. An answer may be replaced several times, the
+    last time by one that came before.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> _decision_pb2.Decision:
+        """Whose answer follows. Its costs are not known yet (`COST_SOURCE_PENDING`)."""
+
+    def __init__(
+        self,
+        *,
+        decision: _decision_pb2.Decision | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamReplaced: _TypeAlias = StreamReplaced  # noqa: Y015
 
 @_typing.final
 class StreamDelta(_message.Message):

@@ -79,8 +79,9 @@ class DispatcherServiceServicer:
 
     def StreamComplete(self, request, context):
         """StreamComplete answers as it is written: one `started`, then any number of
-        `delta`, then one `finished`. A stream that fails ends with a gRPC error
-        instead; if it fails after `started`, `failed` stands before the error.
+        `delta`, then one `finished`; between them `replaced`, where the request
+        accepts that. A stream that fails ends with a gRPC error instead; if it fails
+        after `started`, `failed` stands before the error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,8 +47,9 @@ class DispatcherServiceStub:
     """Complete answers in one message."""
     StreamComplete: _grpc.UnaryStreamMultiCallable[_dispatcher_pb2.StreamCompleteRequest, _dispatcher_pb2.StreamCompleteResponse]
     """StreamComplete answers as it is written: one `started`, then any number of
-    `delta`, then one `finished`. A stream that fails ends with a gRPC error
-    instead; if it fails after `started`, `failed` stands before the error.
+    `delta`, then one `finished`; between them `replaced`, where the request
+    accepts that. A stream that fails ends with a gRPC error instead; if it fails
+    after `started`, `failed` stands before the error.
     """
     Route: _grpc.UnaryUnaryMultiCallable[_dispatcher_pb2.RouteRequest, _dispatcher_pb2.RouteResponse]
     """Route makes the decision that Complete would make for the same input, and
@@ -72,8 +73,9 @@ class DispatcherServiceAsyncStub(DispatcherServiceStub):
     """Complete answers in one message."""
     StreamComplete: _aio.UnaryStreamMultiCallable[_dispatcher_pb2.StreamCompleteRequest, _dispatcher_pb2.StreamCompleteResponse]  # type: ignore[assignment]
     """StreamComplete answers as it is written: one `started`, then any number of
-    `delta`, then one `finished`. A stream that fails ends with a gRPC error
-    instead; if it fails after `started`, `failed` stands before the error.
+    `delta`, then one `finished`; between them `replaced`, where the request
+    accepts that. A stream that fails ends with a gRPC error instead; if it fails
+    after `started`, `failed` stands before the error.
     """
     Route: _aio.UnaryUnaryMultiCallable[_dispatcher_pb2.RouteRequest, _dispatcher_pb2.RouteResponse]  # type: ignore[assignment]
     """Route makes the decision that Complete would make for the same input, and
@@ -106,8 +108,9 @@ class DispatcherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dispatcher_pb2.StreamCompleteResponse], _abc.AsyncIterator[_dispatcher_pb2.StreamCompleteResponse]]:
         """StreamComplete answers as it is written: one `started`, then any number of
-        `delta`, then one `finished`. A stream that fails ends with a gRPC error
-        instead; if it fails after `started`, `failed` stands before the error.
+        `delta`, then one `finished`; between them `replaced`, where the request
+        accepts that. A stream that fails ends with a gRPC error instead; if it fails
+        after `started`, `failed` stands before the error.
         """
 
     @_abc_1.abstractmethod

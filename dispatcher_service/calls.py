@@ -1,0 +1,90 @@
+"""One call of an upstream: how long it takes, and what it comes to."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from dispatcher_service import pricing
+from dispatcher_service.catalogue import Deployment, Model
+from dispatcher_service.errors import UpstreamError
+from dispatcher_service.outcome import Attempted
+from dispatcher_service.pricing import NanoUsd, Price, Usage
+
+
+class Call:
+    """One attempt: which deployment, how long it takes, and what it comes to."""
+
+    def __init__(
+        self, *, model: Model, deployment: Deployment, price: Price, prompt_bytes: int, clock: Callable[[], float]
+    ) -> None:
+        self.model = model
+        self.deployment = deployment
+        self.price = price
+        self.usage: Usage | None = None
+        """What it used; `None` as long as that may be nothing."""
+        self.error: BaseException | None = None
+        self.contacted_at: float | None = None
+        """From when on the upstream may bill us, on the monotonic clock."""
+        self.seconds = 0.0
+        self.first_token_seconds: float | None = None
+        self._prompt_bytes = prompt_bytes
+        self._answer_bytes = 0
+        self._over = False
+        self._clock = clock
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as the upstream's. From the first entry on it may bill us."""
+        entered = self._clock()
+        if self.contacted_at is None:
+            self.contacted_at = entered
+        try:
+            yield
+        finally:
+            self.seconds += self._clock() - entered
+
+    def received(self, text_bytes: int) -> None:
+        """This many bytes of an answer arrived."""
+        assert self.contacted_at is not None
+        if self.first_token_seconds is None:
+            self.first_token_seconds = self._clock() - self.contacted_at
+        self._answer_bytes += text_bytes
+
+    def answered(self, usage: Usage | None) -> None:
+        """The answer is complete: what the upstream reported is used, or the estimate if it reported nothing."""
+        self.usage = self._estimate() if usage is None else usage
+
+    def ended(self, error: BaseException | None) -> None:
+        """It is over. One that did not answer is billed at the estimate, unless it certainly used nothing."""
+        self.error = error
+        self._over = True
+        if self.usage is None and self.contacted_at is not None and _may_be_billed(error):
+            self.usage = self._estimate()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the upstream is answering."""
+        return self.contacted_at is not None and not self._over and self.usage is None
+
+    @property
+    def cost(self) -> NanoUsd:
+        """0 where nothing was used."""
+        return 0 if self.usage is None else pricing.cost(self.price, self.usage)
+
+    def attempted(self) -> Attempted:
+        """The attempt as a value."""
+        return Attempted(
+            model=self.model.name,
+            deployment=self.deployment,
+            price_version=self.price.version,
+            usage=self.usage,
+            cost=self.cost,
+            error=self.error,
+            seconds=self.seconds,
+        )
+
+    def _estimate(self) -> Usage:
+        return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
+
+
+def _may_be_billed(error: BaseException | None) -> bool:
+    return not isinstance(error, UpstreamError) or error.may_be_billed
