@@ -9,7 +9,7 @@ POINTSMAN_DATA ?= $(wildcard $(abspath ../shared/data))
 export POINTSMAN_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run playground test test-full test-train bench bench-full lint types imports protos descriptors artifact clean
+.PHONY: help demo run loop playground test test-full test-train bench bench-full lint types imports protos descriptors artifact clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1 — \2/p' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ run: $(VENV)/.demo  ## the same services, up until Ctrl-C
 
 playground: $(VENV)/.playground  ## a web page to play with: prompt, dial, decision, both answers, costs
 	@$(BIN)/pointsman playground
+
+loop: $(VENV)/.dev  ## traffic, opinions, training on the log, a canary that takes over: once around, some minutes
+	@$(BIN)/python -m apps.demo.loop
 
 test: $(VENV)/.dev lint types imports  ## lint, types, import rules, all tests
 	$(BIN)/python -m pytest -n 2 -m "not full and not torch"

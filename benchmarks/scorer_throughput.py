@@ -66,7 +66,7 @@ def main() -> int:
     prompts = _prompts(arguments.data)
     rounds: dict[str, list[Measured]] = {BARE: [], **{name: [] for name in directories}}
     bare = Bare(prompts, arguments.threads)
-    with _scorer(directories, arguments.threads) as address:
+    with serving(directories, arguments.threads) as address:
         for _ in range(arguments.rounds):
             rounds[BARE].append(bare.measure(arguments.seconds))
             for name in directories:
@@ -131,7 +131,7 @@ def _request(scorer: str, prompt: str) -> scorer_pb2.ScoreRequest:
 
 
 @contextlib.contextmanager
-def _scorer(directories: dict[str, Path], threads: int) -> Iterator[str]:
+def serving(directories: dict[str, Path], threads: int) -> Iterator[str]:
     """A scorer process with these artefacts; yields its address."""
     settings = {
         "SCORER_LISTEN": "127.0.0.1:0",

@@ -54,6 +54,9 @@ def _check_config(path: Path) -> int:
     deployments = sum(1 for _ in catalogue.all_deployments())
     counts = f"{len(catalogue.tenants)} tenants, {len(catalogue.models)} models, {deployments} deployments"
     print(f"{path}: ok: {counts}")  # noqa: T201
+    for tenant_id, policy in catalogue.tenants.items():
+        if policy.ladder.top > 1:  # The file does not say the order.
+            print(f"tenants.{tenant_id}: cheapest first: {', '.join(policy.ladder.models)}")  # noqa: T201
     return 0
 
 

@@ -17,7 +17,7 @@ from dispatcher_service.booking import Book, Booking
 from dispatcher_service.calls import Call
 from dispatcher_service.catalogue import Model, OnLedgerFailure
 from dispatcher_service.chat import Chat
-from dispatcher_service.costing import Expectations
+from dispatcher_service.costing import Expectations, Prompt
 from dispatcher_service.errors import (
     BudgetExhausted,
     InvalidRequest,
@@ -161,7 +161,7 @@ class Attempts:
         if worst_case is None:
             if policy.limits:  # A tool loop keeps its model, and that one came from an earlier configuration.
                 raise InvalidRequest("chat.max_tokens", f"model {model.name} bounds no answer, your limits do: set it")
-            worst_case = self._expectations.cost(model, price, chat)
+            worst_case = self._expectations.cost(model, price, Prompt.of(chat))
         try:
             return await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
         except LedgerUnavailable:

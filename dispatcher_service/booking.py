@@ -4,16 +4,18 @@
        │          └─────> release: certainly nothing was used
        └─> BudgetExhausted, LedgerUnavailable
 
-Ends survive cancellation: they run in tasks of their own, which a request waits for only for a short while, and which
-try again until the ledger answers. What a killed process leaves behind is the ledger's to expire.
+Ends survive cancellation: what of them has to wait runs in a task of its own, which a request waits for only for a
+short while, and which tries again until the ledger answers. What a killed process leaves behind is the ledger's to
+expire. An immediate ledger reserves and starts in one step, since the call follows at once; and mostly it has written
+an end before there is anything to wait for.
 """
 
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dispatcher_service import budget, tasks
 from dispatcher_service.budget import Limit
@@ -52,10 +54,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """A reservation with the limits that it was held to. `unbooked` if the ledger does not know of it."""
+    """A reservation with the limits that it was held to.
+
+    `started` if the ledger need not be told so, since it has been; `unbooked` if it does not know of it at all.
+    """
 
     reservation: Reservation
     limits: tuple[Limit, ...]
+    started: bool = False
     unbooked: bool = False
 
 
@@ -97,19 +103,15 @@ class Book:
             estimate=worst_case,
             limits=budget.with_overdraft(policy.limits, policy.on_exhausted, policy.overdraft),
             lifetime=min(timeout + self._drain + _MARGIN_SECONDS, MAX_LIFETIME),
+            started=self._ledger.immediate,
         )
-        task = asyncio.ensure_future(self._timed("reserve", self._ledger.reserve(attempt)))
-        try:
-            answer = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            # The ledger may have it all the same: give it back once that is known.
-            self._spawn(self._give_back(task, policy.limits))
-            raise
+        reserving = self._timed("reserve", self._ledger.reserve(attempt))
+        answer = await (reserving if self._ledger.immediate else self._or_given_back(reserving, policy.limits))
         if isinstance(answer, Refusal):
             self._observe.exhausted(policy.tenant_id, answer.balance.window)
             raise _exhausted(answer)
         self._observe.balances(policy.tenant_id, policy.limits, answer.balances, 0)
-        return Booking(answer, policy.limits)
+        return Booking(answer, policy.limits, started=attempt.started)
 
     def unbooked(self, policy: TenantPolicy, model: str, worst_case: NanoUsd) -> Booking:
         """For a call that is made although the ledger is away: it is booked when it ends, or later.
@@ -138,7 +140,7 @@ class Book:
         Raises:
             LedgerUnavailable: nobody can say.
         """
-        if booking.unbooked:
+        if booking.started or booking.unbooked:
             return True
         return await self._timed("mark_started", self._ledger.mark_started(booking.reservation))
 
@@ -171,6 +173,17 @@ class Book:
     async def _release(self, booking: Booking) -> None:
         await self._persist("release", lambda: self._ledger.release(booking.reservation))
 
+    async def _or_given_back(
+        self, reserving: Coroutine[Any, Any, Reservation | Refusal], limits: tuple[Limit, ...]
+    ) -> Reservation | Refusal:
+        """What the ledger answers. If nobody waits for that any more, it gets back what it has put aside."""
+        task = asyncio.create_task(reserving)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._spawn(self._give_back(task, limits))
+            raise
+
     async def _give_back(self, task: asyncio.Future[Reservation | Refusal], limits: tuple[Limit, ...]) -> None:
         try:
             answer = await task
@@ -181,18 +194,22 @@ class Book:
 
     async def _end(self, work: Awaitable[None]) -> None:
         task = self._spawn(work)
-        await asyncio.wait([task], timeout=WAIT_SECONDS)
+        if task is not None:
+            await asyncio.wait([task], timeout=WAIT_SECONDS)
 
-    def _spawn(self, work: Awaitable[None]) -> "asyncio.Task[None]":
+    def _spawn(self, work: Awaitable[None]) -> "asyncio.Task[None] | None":
+        """Do it, whatever becomes of the caller; the task in which it goes on, `None` if it is done."""
+
         async def run() -> None:
             try:
                 await work
             except Exception:
                 logger.exception("an end of an attempt could not be written to the ledger: it will expire there")
 
-        task = asyncio.get_running_loop().create_task(run())
-        self._ends.add(task)
-        task.add_done_callback(self._ends.discard)
+        task = tasks.begun(run()) if self._ledger.immediate else asyncio.create_task(run())
+        if task is not None:
+            self._ends.add(task)
+            task.add_done_callback(self._ends.discard)
         return task
 
     async def _persist(self, step: str, call: Callable[[], Awaitable[_T]]) -> _T:

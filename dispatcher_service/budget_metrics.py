@@ -6,13 +6,14 @@ one of many dispatchers sees it pass. What is spent seldom comes to rest at 100 
 
 import logging
 from collections.abc import Collection, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from dispatcher_service import budget
 from dispatcher_service.budget import BudgetWindow, Limit
 from dispatcher_service.ledger.contract import Balances, Overrun, OverrunCause
-from dispatcher_service.metrics import MAX_TENANT_LABELS, OTHER, PREFIX
+from dispatcher_service.metrics import MAX_TENANT_LABELS, OTHER, PREFIX, children
 from dispatcher_service.pacing_state import Integrator
 from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd
 from pointsman.runtime.logs import fields
@@ -33,6 +34,8 @@ class BudgetMetrics:
         self._tenants = frozenset(list(tenants)[:MAX_TENANT_LABELS])
         self._with_share: frozenset[str] = frozenset()
         self._told: dict[tuple[str, BudgetWindow, int], None] = {}
+        self._balances: dict[str, Balances] = {}
+        self._limits: dict[str, tuple[Limit, ...]] = {}
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
@@ -53,12 +56,14 @@ class BudgetMetrics:
         )
         self._overrun_usd = gauge("ledger_overrun_usd", "By how much, in US dollars.", "cause")
         self._expired = counter("ledger_expired", "Reservations that this dispatcher found expired.")
-        self._seconds = Histogram(
-            f"{PREFIX}_ledger_seconds",
-            "Steps of the ledger.",
-            ("step",),
-            buckets=_STEP_SECONDS,
-            registry=registry,
+        self._seconds = children(
+            Histogram(
+                f"{PREFIX}_ledger_seconds",
+                "Steps of the ledger.",
+                ("step",),
+                buckets=_STEP_SECONDS,
+                registry=registry,
+            )
         )
         self._errors = counter("ledger_errors", "Steps of the ledger that failed.", "step")
         for step in STEPS:
@@ -78,14 +83,11 @@ class BudgetMetrics:
     def balances(self, tenant_id: str, limits: tuple[Limit, ...], balances: Balances, spent: NanoUsd) -> None:
         """See `ports.BudgetObserver`."""
         if tenant_id in self._tenants:
-            for balance in balances:
-                period = balance.window.period.value
-                self._spent.labels(tenant_id, period).set(balance.spent / NANO_USD_PER_USD)
-                self._reserved.labels(tenant_id, period).set(balance.reserved / NANO_USD_PER_USD)
+            self._show(tenant_id, limits, balances)
+        if not spent:
+            return
         for limit in limits:
             balance = next(balance for balance in balances if balance.window.period is limit.period)
-            if tenant_id in self._tenants:
-                self._limit.labels(tenant_id, limit.period.value).set(limit.amount / NANO_USD_PER_USD)
             for percent in budget.thresholds_crossed(
                 before=balance.spent - spent, after=balance.spent, limit=limit.amount
             ):
@@ -124,7 +126,7 @@ class BudgetMetrics:
 
     def ledger_called(self, step: str, seconds: float, *, failed: bool) -> None:
         """See `ports.BudgetObserver`."""
-        self._seconds.labels(step).observe(seconds)
+        self._seconds(step).observe(seconds)
         if failed:
             self._errors.labels(step).inc()
 
@@ -136,6 +138,26 @@ class BudgetMetrics:
             self._infeasible.labels(tenant_id, kind).set(integrator.infeasible)
             self._dropped.labels(tenant_id, kind, "strong").set(integrator.dropped_strong)
             self._dropped.labels(tenant_id, kind, "weak").set(integrator.dropped_weak)
+
+    def _show(self, tenant_id: str, limits: tuple[Limit, ...], balances: Balances) -> None:
+        """Two of these come with every call, and a scrape with every few thousand: balances are read by that."""
+        known = tenant_id in self._balances
+        self._balances[tenant_id] = balances
+        if not known:
+            for number, balance in enumerate(balances):
+                period = balance.window.period.value
+                self._spent.labels(tenant_id, period).set_function(partial(self._spent_usd, tenant_id, number))
+                self._reserved.labels(tenant_id, period).set_function(partial(self._reserved_usd, tenant_id, number))
+        if self._limits.get(tenant_id) is not limits:
+            self._limits[tenant_id] = limits
+            for limit in limits:
+                self._limit.labels(tenant_id, limit.period.value).set(limit.amount / NANO_USD_PER_USD)
+
+    def _spent_usd(self, tenant_id: str, number: int) -> float:
+        return self._balances[tenant_id][number].spent / NANO_USD_PER_USD
+
+    def _reserved_usd(self, tenant_id: str, number: int) -> float:
+        return self._balances[tenant_id][number].reserved / NANO_USD_PER_USD
 
     def _tell(self, tenant_id: str, window: BudgetWindow, percent: int) -> None:
         key = (tenant_id, window, percent)

@@ -1,10 +1,11 @@
 """Which models can take a request, by what the configuration says of them. Pure."""
 
 from collections.abc import Mapping
+from typing import Final
 
-from dispatcher_service import costing
 from dispatcher_service.catalogue import Model
 from dispatcher_service.chat import Chat, Role
+from dispatcher_service.costing import Prompt
 from dispatcher_service.errors import InvalidRequest
 from dispatcher_service.routing import Ladder, LeftOut
 
@@ -13,9 +14,8 @@ class Needs:
     """What a request asks of a model: worked out once, and then asked of every model of a ladder."""
 
     def __init__(self, chat: Chat) -> None:
-        self._chat = chat
-        self._parts = tuple(chat.other_parts())
-        self._kinds = frozenset(kind for _, kind in self._parts)
+        self.prompt: Final = Prompt.of(chat)
+        self._kinds = frozenset(kind for _, kind in self.prompt.parts)
         self._tools = bool(chat.tools) or any(
             message.tool_calls or message.role is Role.TOOL for message in chat.messages
         )
@@ -25,17 +25,17 @@ class Needs:
 
         A kind of part without a bound has no bounded cost either, so that such a model is never called.
         """
-        if not self._kinds <= model.part_tokens.keys():
+        if self._kinds and not self._kinds <= model.part_tokens.keys():
             return LeftOut.MODALITY
         if self._tools and not model.tools:
             return LeftOut.TOOLS
-        if model.context_window is not None and costing.expected_context(model, self._chat) > model.context_window:
+        if model.context_window is not None and self.prompt.context(model) > model.context_window:
             return LeftOut.CONTEXT_WINDOW
         return None
 
     def unbounded(self, model: Model) -> InvalidRequest | None:
         """The error for a model that must go on and has no bound for a part; `None` if it has all."""
-        for path, kind in self._parts:
+        for path, kind in self.prompt.parts:
             if kind not in model.part_tokens:
                 return InvalidRequest(
                     path,
@@ -59,8 +59,8 @@ class Needs:
             case LeftOut.TOOLS:
                 return "it has no tools"
             case LeftOut.CONTEXT_WINDOW:
-                need = costing.expected_context(model, self._chat)
-                return f"about {need} tokens with the answer, and its context_window is {model.context_window}"
+                tokens = self.prompt.context(model)
+                return f"about {tokens} tokens with the answer, and its context_window is {model.context_window}"
             case _:
                 lacking = sorted(kind.value for kind in self._kinds - model.part_tokens.keys())
                 return f"it has no part_tokens for {', '.join(lacking)}"

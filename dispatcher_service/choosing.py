@@ -7,7 +7,7 @@ from dispatcher_service import comparing, overrides, routing, stickiness
 from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat
-from dispatcher_service.costing import Expectations
+from dispatcher_service.costing import Expectations, Prompt
 from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
@@ -116,8 +116,9 @@ class Chooser:
         if request.alpha is not None and not policy.allow_alpha_override:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         _check_extra_body(policy, request.chat)
-        field = _field(policy, progress)
-        return field, self._estimate(field.ladder, progress)
+        needs = Needs(request.chat)
+        field = _field(policy, progress, needs)
+        return field, self._estimate(field.ladder, progress, needs.prompt)
 
     async def _predict(self, progress: Progress, field: _Field) -> Prediction | None:
         request, policy = progress.request, progress.policy
@@ -213,15 +214,15 @@ class Chooser:
         if policy.pacing is not None and not preview:
             await self._pacer.forced(policy, rung=decision.rung, estimate=estimate)
 
-    def _estimate(self, ladder: Ladder, progress: Progress) -> Estimate:
-        models = [progress.catalogue.models[name] for name in ladder.models]
-        return Estimate(self._expectations.costs(models, progress.request.chat, at=progress.received_at))
+    def _estimate(self, ladder: Ladder, progress: Progress, prompt: Prompt) -> Estimate:
+        models, now, cost = progress.catalogue.models, progress.received_at, self._expectations.cost
+        return Estimate(tuple([cost(models[name], models[name].price_at(now), prompt) for name in ladder.models]))
 
 
-def _field(policy: TenantPolicy, progress: Progress) -> _Field:
+def _field(policy: TenantPolicy, progress: Progress, needs: Needs) -> _Field:
     request, models, held = progress.request, progress.catalogue.models, progress.request.held
     off = overrides.models_off(policy.overrides, now=progress.received_at)
-    ladder, needs = policy.ladder, Needs(request.chat)
+    ladder = policy.ladder
     if request.chat.in_tool_loop:
         if held is not None and held.model in off:
             raise ModelsOff(held.model)  # In a tool loop the model never changes.

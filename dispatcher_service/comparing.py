@@ -1,9 +1,8 @@
 """From what a scorer says to the candidates of a decision: which models it compares, and which it cannot. Pure.
 
-Of two models the scorer's win probability is all there is to know. Of more, it tells how often its own strongest model
-beats each model that it knows. Where that strongest one is on the tenant's ladder, the models that the scorer knows are
-compared, and those dearer than the strongest are left out: they would cost more and promise less. Where it is not, or
-the scorer knows one pair only, nothing is known of the models between the ends, and the two ends are compared.
+Of two models the scorer's win probability is all there is to know. Of more, it tells how often the strong end of the
+tenant's ladder beats each model that it knows, and those are compared. A scorer that knows one pair only tells nothing
+of the models between the ends: then the two ends are compared.
 """
 
 from collections.abc import Sequence
@@ -47,31 +46,16 @@ def compare(
 
 
 def not_compared(prediction: Prediction, ladder: Ladder) -> int:
-    """How many models of a ladder a scorer cannot compare with the others; of a pair none."""
-    if ladder.top == 1:
-        return 0
-    names = ladder.scorer_names
-    if next(iter(prediction.beaten), None) not in names:
-        return len(names) - 2
-    return sum(name not in prediction.beaten for name in names)
+    """How many models of a ladder a scorer cannot compare with the others."""
+    known = prediction.beaten or ladder.ends.both
+    return sum(name not in known for name in ladder.scorer_names)
 
 
 def _known(prediction: Prediction, ladder: Ladder, rungs: Sequence[int]) -> tuple[dict[int, float], dict[int, LeftOut]]:
-    """P(the strongest is better) by rung, and why some rungs have none."""
-    names, known = ladder.scorer_names, prediction.beaten
-    strongest = next(iter(known), None)
-    if strongest not in names:
-        ends = {0: prediction.win_probability, ladder.top: EVEN}
-        return ends, dict.fromkeys((rung for rung in rungs if rung not in ends), LeftOut.NOT_SCORED)
-    place = names.index(strongest)
-    last = place if place in rungs else ladder.top
-    beaten: dict[int, float] = {}
-    left_out: dict[int, LeftOut] = {}
-    for rung in rungs:
-        if rung > last:
-            left_out[rung] = LeftOut.DEARER_THAN_STRONGEST
-        elif names[rung] in known:
-            beaten[rung] = known[names[rung]]
-        else:
-            left_out[rung] = LeftOut.NOT_SCORED
-    return beaten, left_out
+    """P(the strong end is better) by rung, and why some rungs have none."""
+    if prediction.beaten:
+        names = ladder.scorer_names
+        beaten = {rung: prediction.beaten[names[rung]] for rung in rungs if names[rung] in prediction.beaten}
+    else:
+        beaten = {0: prediction.win_probability, ladder.top: EVEN}
+    return beaten, {rung: LeftOut.NOT_SCORED for rung in rungs if rung not in beaten}

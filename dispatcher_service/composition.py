@@ -167,6 +167,7 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
         catalogue=policies.catalogue,
         metrics=metrics,
         tracing=tracing,
+        told=recording.metrics.opinion,
         wall_clock=time.time,
     )
     budget_servicer = BudgetServicer(

@@ -1,6 +1,5 @@
 """What an attempt may cost at most, and what it is expected to cost, before it is made."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher_service import budget, pricing
@@ -46,26 +45,40 @@ def worst_case(model: Model, price: Price, chat: Chat) -> NanoUsd | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prompt:
-    """What of a request every model's expected cost is made from."""
+class Prompt:
+    """What of a request every model's estimates are made from: read once, and then asked about any number of models.
+
+    Attributes:
+        text_tokens: about how many its text is. Its bound would shut out a model at a quarter of its window.
+        parts: path and kind of every part that is not text.
+        answers: how many are asked for.
+        max_tokens: the most of one answer that the request allows; `None` leaves that to the model.
+    """
 
     text_tokens: int
-    kinds: tuple[PartKind, ...]
+    parts: tuple[tuple[str, PartKind], ...]
     answers: int
+    max_tokens: int | None
 
+    @classmethod
+    def of(cls, chat: Chat) -> "Prompt":
+        """Of a conversation."""
+        text = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
+        return cls(text, tuple(chat.other_parts()), chat.choices, chat.max_tokens)
 
-def _expected_prompt(chat: Chat) -> _Prompt:
-    text = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
-    return _Prompt(text, tuple(kind for _, kind in chat.other_parts()), chat.choices)
+    def tokens(self, model: Model) -> int:
+        """About how many tokens it is for a model."""
+        if not self.parts:
+            return self.text_tokens
+        return self.text_tokens + sum(model.part_tokens.get(kind, 0) for _, kind in self.parts)
 
+    def output_bound(self, model: Model) -> int | None:
+        """The most tokens of one answer of a model; `None` if nothing bounds it."""
+        return model.max_output_tokens if self.max_tokens is None else self.max_tokens
 
-def expected_context(model: Model, chat: Chat) -> int:
-    """About how many tokens of a model's context window a request takes, the most that it may answer included.
-
-    The prompt is estimated like unreported usage: its bound would shut out a model at a quarter of its window.
-    """
-    prompt = pricing.estimate_usage(prompt_bytes=chat.text_bytes, answer_bytes=0).input_tokens
-    return prompt + _part_tokens(model, chat) + (with_output_bound(model, chat).max_tokens or 0)
+    def context(self, model: Model) -> int:
+        """About how many tokens of a model's context window it takes with its longest answer."""
+        return self.tokens(model) + (self.output_bound(model) or 0)
 
 
 class Expectations:
@@ -77,22 +90,13 @@ class Expectations:
     def __init__(self) -> None:
         self._output_tokens: dict[str, float] = {}
 
-    def cost(self, model: Model, price: Price, chat: Chat) -> NanoUsd:
+    def cost(self, model: Model, price: Price, prompt: Prompt) -> NanoUsd:
         """What one attempt is expected to cost: no more than its worst case."""
-        return self._cost(model, price, chat, _expected_prompt(chat))
-
-    def costs(self, models: Sequence[Model], chat: Chat, *, at: float) -> tuple[NanoUsd, ...]:
-        """The same of several models, at their prices of a time in seconds since the epoch."""
-        prompt = _expected_prompt(chat)
-        return tuple([self._cost(model, model.price_at(at), chat, prompt) for model in models])
-
-    def _cost(self, model: Model, price: Price, chat: Chat, prompt: "_Prompt") -> NanoUsd:
         tokens = self._output_tokens.get(model.name, _FIRST_GUESS)
-        bound = model.max_output_tokens if chat.max_tokens is None else chat.max_tokens
-        if bound is not None:
-            tokens = min(tokens, bound)
-        input_tokens = prompt.text_tokens + sum(model.part_tokens.get(kind, 0) for kind in prompt.kinds)
-        return min(pricing.plain_cost(price, input_tokens, round(tokens) * prompt.answers), _MOST)
+        bound = prompt.output_bound(model)
+        if bound is not None and bound < tokens:
+            tokens = bound
+        return min(pricing.plain_cost(price, prompt.tokens(model), round(tokens) * prompt.answers), _MOST)
 
     def observe(self, model: Model, usage: Usage, answers: int) -> None:
         """A model gave this many answers."""

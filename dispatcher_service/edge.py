@@ -27,5 +27,9 @@ class Edge:
 
     async def run(self, method: str, context: Any, body: Awaitable[_Response]) -> _Response:
         """Await `body` and return its result; abort the call if it raises."""
-        with self._metrics.in_flight(method):
+        in_flight = self._metrics.in_flight(method)
+        in_flight.inc()
+        try:
             return await self._boundary.run(method, context, body)
+        finally:
+            in_flight.dec()

@@ -93,14 +93,14 @@ class EmbeddedScorer:
             raise NoPrediction("NOT_FOUND", f"the embedded scorer does not know {pair.strong!r} and {pair.weak!r}")
         scored = self._scorer.score([passage], [asked if takes_pairs else own])
         by_model = scored.scores.model_win_probabilities if every_model else None
-        against_first = [] if by_model is None else by_model[0].tolist()
+        over_strong = [] if by_model is None else by_model[0].tolist()
         return Prediction(
             win_probability=float(scored.scores.win_probability[0]),
             scorer=NAME,
             scorer_version=self._scorer.artifact.version,
             pair_mismatch=not takes_pairs and asked != own,
             quantiles=self._quantiles,
-            beaten=dict(zip(self._scorer.manifest.models, (1.0 - each for each in against_first), strict=False)),
+            beaten=dict(zip(self._scorer.manifest.models, (1.0 - each for each in over_strong), strict=False)),
         )
 
 

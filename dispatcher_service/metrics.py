@@ -6,9 +6,10 @@ for graphs: a float counter holds micro-dollars exactly up to billions of dollar
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -38,6 +39,18 @@ def tenant_labels(tenants: Collection[str]) -> Callable[[str], str]:
     return lambda tenant_id: tenant_id if tenant_id in own else OTHER
 
 
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+
+def children(metric: _Metric) -> Callable[..., _Metric]:
+    """`metric.labels`, which finds a child that it has given before without validating its labels again.
+
+    A request looks up some thirty of them. Label sets are closed, so that what is remembered is bounded; not for
+    metrics whose children are removed.
+    """
+    return functools.cache(metric.labels)
+
+
 class Metrics:
     """All metrics of one dispatcher. Its methods never raise for any outcome."""
 
@@ -45,14 +58,14 @@ class Metrics:
         """`tenants` are the configured ones, in the file's order: the first 200 get a label of their own."""
         self._tenant = tenant_labels(tenants)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> Callable[..., Counter]:
+            return children(Counter(f"{PREFIX}_{name}", text, labels, registry=registry))
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, labels, registry=registry)
+        def gauge(name: str, text: str, *labels: str) -> Callable[..., Gauge]:
+            return children(Gauge(f"{PREFIX}_{name}", text, labels, registry=registry))
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Callable[..., Histogram]:
+            return children(Histogram(f"{PREFIX}_{name}", text, labels, buckets=buckets, registry=registry))
 
         self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
         self._errors = counter("errors", "Calls that failed, by reason.", "reason")
@@ -96,10 +109,19 @@ class Metrics:
         self._drains = counter("drains", "Calls that went on after their caller had gone, by how they ended.", "result")
         self._upstream_in_flight = gauge("upstream_in_flight", "Upstream calls under way.", "deployment")
         self._breaker = gauge("breaker_state", "0: closed, calls pass; 1: half open; 2: open.", "deployment")
-        self._tasks = gauge("tasks", "Tasks of the event loop: what grows without load is a leak.")
+        self._tasks = Gauge(
+            f"{PREFIX}_tasks", "Tasks of the event loop: what grows without load is a leak.", registry=registry
+        )
         self._in_flight = gauge("requests_in_flight", "Calls being answered.", "method")
-        self._probability = histogram("win_probability", "Predicted win probabilities.", _PROBABILITIES)
-        self._acceptance = histogram("acceptance_probability", "Predicted of a cascade's answers.", _ACCEPTANCES)
+        self._probability = Histogram(
+            f"{PREFIX}_win_probability", "Predicted win probabilities.", buckets=_PROBABILITIES, registry=registry
+        )
+        self._acceptance = Histogram(
+            f"{PREFIX}_acceptance_probability",
+            "Predicted of a cascade's answers.",
+            buckets=_ACCEPTANCES,
+            registry=registry,
+        )
         self._scorer = histogram(
             "scorer_seconds", "Waiting for a scorer, by its name and the result.", _SHORT_SECONDS, "scorer", "result"
         )
@@ -117,71 +139,69 @@ class Metrics:
 
     def call_ended(self, method: str, status: str, _seconds: float) -> None:
         """A gRPC call ended. See `pointsman.runtime.boundary.Observe`."""
-        self._requests.labels(method, status).inc()
+        self._requests(method, status).inc()
 
     def call_failed(self, reason: str) -> None:
         """A gRPC call failed for this ErrorInfo reason."""
-        self._errors.labels(reason).inc()
+        self._errors(reason).inc()
 
     def call_refused(self, method: str, status: str, reason: str) -> None:
         """A gRPC call was refused before it reached its method."""
-        self._requests.labels(method, status).inc()
-        self._errors.labels(reason).inc()
+        self._requests(method, status).inc()
+        self._errors(reason).inc()
 
     def authenticated(self, method: Method, result: Result) -> None:
         """See `auth.Observe`."""
-        self._auth.labels(method.value, result.value).inc()
+        self._auth(method.value, result.value).inc()
 
     def scorer_called(self, scorer: str, result: str, seconds: float) -> None:
         """See `scorers.Observe`."""
-        self._scorer.labels(scorer, result).observe(seconds)
+        self._scorer(scorer, result).observe(seconds)
 
     def watch_scorers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
         """As `watch_breakers`, for scorers by name."""
         for scorer, state in states.items():
-            self._scorer_breaker.labels(scorer).set_function(partial(_as_number, state))
+            self._scorer_breaker(scorer).set_function(partial(_as_number, state))
 
     def request_named(self, event: str) -> None:
         """What became of a request that its caller named. See `idempotency.Idempotent`."""
-        self._idempotency.labels(event).inc()
+        self._idempotency(event).inc()
 
     def attempt_began(self, deployment: str) -> None:
         """See `gates.Observe`."""
-        self._upstream_in_flight.labels(deployment).inc()
+        self._upstream_in_flight(deployment).inc()
 
     def attempt_ended(self, deployment: str, result: AttemptResult) -> None:
         """See `gates.Observe`."""
-        self._upstream_in_flight.labels(deployment).dec()
-        self._attempts.labels(deployment, result.value).inc()
+        self._upstream_in_flight(deployment).dec()
+        self._attempts(deployment, result.value).inc()
 
     def attempt_skipped(self, deployment: str) -> None:
         """See `gates.Observe`."""
-        self._attempts.labels(deployment, AttemptResult.SKIPPED.value).inc()
+        self._attempts(deployment, AttemptResult.SKIPPED.value).inc()
 
     def drained(self, result: str) -> None:
         """See `drains.Observe`."""
-        self._drains.labels(result).inc()
+        self._drains(result).inc()
 
     def watch_breakers(self, states: Mapping[str, Callable[[], BreakerState]]) -> None:
         """Show these breakers' states, by deployment. They are read when the metrics are: time alone changes them."""
         for deployment, state in states.items():
-            self._breaker.labels(deployment).set_function(partial(_as_number, state))
+            self._breaker(deployment).set_function(partial(_as_number, state))
 
     def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Show how many tasks a loop has. They are counted when the metrics are read, on another thread."""
         self._tasks.set_function(lambda: float(len(asyncio.all_tasks(loop))))
 
-    @contextmanager
-    def in_flight(self, method: str) -> Iterator[None]:
-        """Counts a call as long as the block runs."""
-        with self._in_flight.labels(method).track_inprogress():
-            yield
+    def in_flight(self, method: str) -> Gauge:
+        """How many calls of a method are being answered."""
+        return self._in_flight(method)
 
     def observe(self, outcome: Outcome) -> None:
         """See `outcome.Record`."""
         choice = outcome.choice
         if choice is None or choice.strategy is not StrategyName.ENSEMBLE:  # whose calls overlap
-            self._overhead.labels(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
+            self._overhead(outcome.method).observe(max(outcome.total_seconds - outcome.upstream_seconds, 0.0))
         if choice is None:
             return
         label = self._tenant(outcome.request.tenant_id)
@@ -189,38 +209,40 @@ class Metrics:
         for attempted in outcome.attempts:
             self._observe_attempt(label, attempted)
         if outcome.method == "StreamComplete" and outcome.first_token_seconds is not None:
-            self._first_token.labels(outcome.attempts[-1].model).observe(outcome.first_token_seconds)
+            self._first_token(outcome.attempts[-1].model).observe(outcome.first_token_seconds)
         if outcome.bill is not None:
-            self._all_strong.labels(label).inc(outcome.bill.all_strong_cost / NANO_USD_PER_USD)
+            self._all_strong(label).inc(outcome.bill.all_strong_cost / NANO_USD_PER_USD)
 
     def _observe_choice(self, tenant: str, choice: Choice) -> None:
         decision = choice.decision
         for stage in choice.stages:
-            self._stages.labels(choice.strategy.value, stage.result.value).inc()
+            self._stages(choice.strategy.value, stage.result.value).inc()
             if stage.acceptance is not None:
                 self._acceptance.observe(stage.acceptance)
-        self._decisions.labels(tenant, decision.tier.value).inc()
-        self._models.labels(tenant, choice.model).inc()
-        self._strong_calls.labels(tenant).inc(choice.estimate.fraction(decision.rung))
-        self._reasons.labels(decision.reason.value, decision.tier.value).inc()
+        self._decisions(tenant, decision.tier.value).inc()
+        self._models(tenant, choice.model).inc()
+        self._strong_calls(tenant).inc(choice.estimate.fraction(decision.rung))
+        self._reasons(decision.reason.value, decision.tier.value).inc()
         if choice.alpha_source is not None:
-            self._alpha_sources.labels(choice.alpha_source.value).inc()
+            self._alpha_sources(choice.alpha_source.value).inc()
         if decision.alpha is not None:
-            self._alpha.labels(tenant).set(decision.alpha)
+            self._alpha(tenant).set(decision.alpha)
         if choice.prediction is not None:
             self._probability.observe(choice.prediction.win_probability)
-            self._pair_mismatch.labels(tenant).set(choice.prediction.pair_mismatch)
-            self._not_compared.labels(tenant).set(comparing.not_compared(choice.prediction, choice.ladder))
+            self._pair_mismatch(tenant).set(choice.prediction.pair_mismatch)
+            self._not_compared(tenant).set(comparing.not_compared(choice.prediction, choice.ladder))
 
     def _observe_attempt(self, tenant: str, attempted: Attempted) -> None:
-        self._upstream.labels(attempted.model).observe(attempted.seconds)
+        self._upstream(attempted.model).observe(attempted.seconds)
         if attempted.usage is None:
             return
-        self._cost.labels(tenant, attempted.model).inc(attempted.cost / NANO_USD_PER_USD)
+        self._cost(tenant, attempted.model).inc(attempted.cost / NANO_USD_PER_USD)
         for token_class, count in attempted.usage.by_class().items():
-            self._tokens.labels(attempted.model, token_class).inc(count)
+            tokens = self._tokens(attempted.model, token_class)
+            if count:
+                tokens.inc(count)
         if attempted.usage.source is UsageSource.ESTIMATED:
-            self._usage_missing.labels(attempted.model).inc()
+            self._usage_missing(attempted.model).inc()
 
 
 def _as_number(state: Callable[[], BreakerState]) -> float:

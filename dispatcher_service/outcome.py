@@ -20,8 +20,8 @@ class Prediction:
     """What a scorer says of a conversation.
 
     `quantiles` are those of the scorer's reference prompts (see `routing.alpha_for_share`); `pair_mismatch` is true
-    if the scorer was fitted on another pair than the one asked about. `beaten` is P(the first model's answer is better
-    than this one's) of every model that the scorer knows, strongest first, by its own names; empty where it was not
+    if the scorer was fitted on another pair than the one asked about. `beaten` is P(the strong model's answer is better
+    than this one's) of every model that the scorer knows, by the names that it knows them by; empty where that was not
     asked for or the scorer cannot tell.
     """
 

@@ -89,6 +89,9 @@ def price_at(prices: Sequence[Price], now: float) -> Price:
 
     `prices` ascend by `effective_from`, at least one. Before the first begins, the first holds: a model is never free.
     """
+    latest = prices[-1]
+    if latest.effective_from <= now:  # as good as always: asked for every model on every call
+        return latest
     return next((price for price in reversed(prices) if price.effective_from <= now), prices[0])
 
 

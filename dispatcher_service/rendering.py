@@ -45,7 +45,6 @@ _LEFT_OUT = {
     LeftOut.TURNED_OFF: decision_pb2.LEFT_OUT_TURNED_OFF,
     LeftOut.STICKY_CONVERSATION: decision_pb2.LEFT_OUT_STICKY_CONVERSATION,
     LeftOut.NOT_SCORED: decision_pb2.LEFT_OUT_NOT_SCORED,
-    LeftOut.DEARER_THAN_STRONGEST: decision_pb2.LEFT_OUT_DEARER_THAN_STRONGEST,
 }
 _STRATEGIES = {name: decision_pb2.Strategy.Value(f"STRATEGY_{name.name}") for name in StrategyName}
 _STAGE_RESULTS = {result: decision_pb2.StageResult.Value(f"STAGE_RESULT_{result.name}") for result in StageResult}

@@ -96,8 +96,6 @@ class LeftOut(enum.Enum):
     """It is weaker than what the conversation has had, by the tenant's `sticky`."""
     NOT_SCORED = "not_scored"
     """The scorer does not compare it with the others."""
-    DEARER_THAN_STRONGEST = "dearer_than_strongest"
-    """It costs more than the model that the scorer knows as the strongest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,11 @@ class ModelPair:
 
     strong: str
     weak: str
+
+    @property
+    def both(self) -> tuple[str, str]:
+        """The names."""
+        return self.strong, self.weak
 
 
 @dataclass(frozen=True, slots=True)

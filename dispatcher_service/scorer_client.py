@@ -96,20 +96,7 @@ class GrpcScorer:
             quantiles = await self._quantiles_of(response.scorer_version, deadline=deadline)
         except grpc.aio.AioRpcError as error:
             raise NoPrediction(error.code().name, error.details() or "") from error
-        if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
-            raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
-        # Of each model it is told how often it beats the first one: half a tie each, so that the two sum to 1.
-        beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
-        if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
-            raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
-        return Prediction(
-            win_probability=response.win_probability,
-            scorer=response.scorer,
-            scorer_version=response.scorer_version,
-            pair_mismatch=response.pair_mismatch,
-            quantiles=quantiles,
-            beaten=beaten,
-        )
+        return read_prediction(response, quantiles)
 
     async def score_answer(self, chat: Chat, answer: str, *, scorer: str, timeout: float) -> Verdict:
         """See `scorers.Predictor.score_answer`."""
@@ -176,6 +163,28 @@ class GrpcScorer:
         if len(self._quantiles.get(version, ())) < _MIN_QUANTILES:
             raise NoPrediction("SICK", f"no score quantiles are listed for scorer version {version!r}")
         return self._quantiles[version]
+
+
+def read_prediction(response: scorer_pb2.ScoreResponse, quantiles: Sequence[float]) -> Prediction:
+    """What a scorer answered.
+
+    Raises:
+        NoPrediction: with what is no probability.
+    """
+    if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
+        raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
+    # Of each model it is told how often it beats the strong one: half a tie each, so that the two sum to 1.
+    beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
+    if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
+        raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
+    return Prediction(
+        win_probability=response.win_probability,
+        scorer=response.scorer,
+        scorer_version=response.scorer_version,
+        pair_mismatch=response.pair_mismatch,
+        quantiles=quantiles,
+        beaten=beaten,
+    )
 
 
 def _probability(name: str, value: float) -> float:

@@ -87,7 +87,7 @@ def inconsistencies(file: FileSection) -> list[str]:
         if deployment.model not in models:
             problems.append(f"deployments.{deployment.name}.model: {_unknown('model', deployment.model, models)}")
     for tenant_id, tenant in file.tenants.items():
-        problems += [f"tenants.{tenant_id}{problem}" for problem in _model_problems(tenant, models, served)]
+        problems += [f"tenants.{tenant_id}{problem}" for problem in _model_problems(tenant, file.models, served)]
         problems += [f"tenants.{tenant_id}{problem}" for problem in _allowed_problems(tenant, models)]
         problems += [
             f"tenants.{tenant_id}.extra_body_keys: {key!r} belongs to a request field or to us: remove it"
@@ -109,10 +109,11 @@ def _named(tenant: TenantSection) -> list[tuple[str, str]]:
     return [(key, name) for key, name in pair if name is not None] + [("models", name) for name in tenant.models or ()]
 
 
-def _model_problems(tenant: TenantSection, models: list[str], served: set[str]) -> Iterator[str]:
+def _model_problems(tenant: TenantSection, models: list[ModelSection], served: set[str]) -> Iterator[str]:
+    known_as = {model.name: model.scorer_name or model.name for model in models}
     for key, model in _named(tenant):
-        if model not in models:
-            yield f".{key}: {_unknown('model', model, models)}"
+        if model not in known_as:
+            yield f".{key}: {_unknown('model', model, list(known_as))}"
         elif model not in served:
             yield f".{key}: no deployment serves {model!r}: add one"
     pair = (tenant.strong_model, tenant.weak_model)
@@ -121,6 +122,8 @@ def _model_problems(tenant: TenantSection, models: list[str], served: set[str]) 
             yield ".models: stands in place of strong_model and weak_model: remove these two, or models"
         for name in _repeated(list(tenant.models)):
             yield f".models: {name!r} stands twice: remove one"
+        for name in _repeated([known_as[model] for model in {*tenant.models} & known_as.keys()]):
+            yield f".models: two of them are {name!r} to scorers: give each its own scorer_name"
         return
     for key, named in zip(("strong_model", "weak_model"), pair, strict=True):
         if named is None:

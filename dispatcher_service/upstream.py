@@ -11,12 +11,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import cast
 
-import httpx2
+import aiohttp
 import openai
 from httpx2 import Response
 from openai import AsyncOpenAI, AsyncStream
 
-from dispatcher_service import openai_body, openai_client, openai_wire
+from dispatcher_service import openai_body, openai_client, openai_http, openai_wire
 from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
@@ -155,7 +155,7 @@ class _Patience:
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
     """Read on to the end of the body, which is there already or comes at once: else the connection cannot be kept."""
-    with contextlib.suppress(TimeoutError, httpx2.RequestError):
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError, openai_http.AnswerTooLong):
         async with asyncio.timeout(_DRAIN_SECONDS):
             async for _ in pieces:
                 pass

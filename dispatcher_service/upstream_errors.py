@@ -1,4 +1,4 @@
-"""Failures of the `openai` client as our errors.
+"""Failures of the `openai` client, and of aiohttp beneath it, as our errors.
 
 Messages of an upstream reach the caller only where it found fault with the request. Whether a failure may cost
 something is decided here, on the safe side.
@@ -14,10 +14,9 @@ from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 import aiohttp
-import httpx2
 import openai
 
-from dispatcher_service import openai_client
+from dispatcher_service import openai_http
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.credentials import Credentials
 from dispatcher_service.errors import (
@@ -64,11 +63,11 @@ class Translator:
         name = deployment.name
         try:
             yield
+        except (aiohttp.ClientError, ssl.SSLError) as error:
+            # Before the next: some of them are timeouts too.
+            raise _connection_error(name, error) from error
         except TimeoutError as error:
             raise UpstreamTimeout(name, waited.what, may_be_billed=True, out_of_time=waited.out_of_time) from error
-        except (openai.APIConnectionError, httpx2.RequestError, ssl.SSLError) as error:
-            # The client's own while the call is made, and its transport's while a stream is read.
-            raise _connection_error(name, error) from error
         except openai.RateLimitError as error:
             raise UpstreamRateLimited(name, _retry_after(error)) from error
         except openai.APIStatusError as error:
@@ -78,12 +77,9 @@ class Translator:
         except openai.APIError as error:
             # Whatever else the client finds.
             raise UpstreamUnavailable(name, "broke off with an error", may_be_billed=True) from error
-        except openai_client.AnswerTooLong as error:
-            what = f"answered with more than {openai_client.MAX_ANSWER_BYTES} bytes"
+        except openai_http.AnswerTooLong as error:
+            what = f"answered with more than {openai_http.MAX_ANSWER_BYTES} bytes"
             raise UpstreamUnavailable(name, what, may_be_billed=True) from error
-        except aiohttp.ClientError as error:
-            # What the layer between does not translate, such as a header that is none.
-            raise UpstreamUnavailable(name, "broke off the connection", may_be_billed=True) from error
         except (OSError, ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError) as error:
             # Nobody validates an answer: one of another shape fails where we read it.
             raise UpstreamUnavailable(name, "answered what is no chat completion", may_be_billed=True) from error
@@ -117,17 +113,10 @@ class Translator:
 
 
 def _connection_error(name: str, error: Exception) -> UpstreamError:
-    """What happened to the connection, from the transport's own error.
-
-    The layers between call a refused connection and one that broke while we waited both ConnectTimeout, yet only
-    the first is certain to cost nothing.
-    """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, aiohttp.ClientError):
-        cause = cause.__cause__
-    if isinstance(cause, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+    """What happened to the connection. Only one that was never made is certain to cost nothing."""
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return UpstreamUnavailable(name, "cannot be reached", may_be_billed=False)
-    if isinstance(cause, aiohttp.ServerTimeoutError):
+    if isinstance(error, aiohttp.ServerTimeoutError):
         return UpstreamTimeout(name, "no answer in time", may_be_billed=True)
     return UpstreamUnavailable(name, "broke off the connection", may_be_billed=True)
 

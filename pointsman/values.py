@@ -91,7 +91,6 @@ class LeftOut(enum.StrEnum):
     TURNED_OFF = "turned_off"
     STICKY_CONVERSATION = "sticky_conversation"
     NOT_SCORED = "not_scored"
-    DEARER_THAN_STRONGEST = "dearer_than_strongest"
 
 
 class ScorerTask(enum.StrEnum):

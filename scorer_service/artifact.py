@@ -2,7 +2,7 @@
 
 model.onnx       input_ids, attention_mask int64 [batch, tokens] -> win_probability float [batch], calibrated
                  many models: also strong_model, weak_model int64 [batch], indices into the manifest's `models`,
-                 and optionally -> model_win_probabilities float [batch, models], each against the strongest
+                 and optionally -> wins_over_strong float [batch, models], each against the row's strong model
                  kinds `answer` and `ranker` judge answers and take more, see `judge`
 tokenizer.json   a Hugging Face `tokenizers` file
 golden.jsonl     conversations with the token ids and win probabilities that serving must reproduce

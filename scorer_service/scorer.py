@@ -28,8 +28,8 @@ class Scores:
 
     Attributes:
         win_probability: [batch], calibrated, in [0, 1].
-        model_win_probabilities: [batch, models], each of the manifest's models against the strongest; `None` if the
-            artefact does not give them.
+        model_win_probabilities: [batch, models], each of the manifest's models against the row's strong model; `None`
+            if the artefact does not give them.
     """
 
     win_probability: Probabilities
@@ -56,8 +56,8 @@ class OnnxScorer:
         outputs = {node.name: node.shape for node in self._session.get_outputs()}
         self.takes_pairs: Final = {"strong_model", "weak_model"} <= inputs
         """True if the graph scores any pair of the manifest's models; false if it knows one pair."""
-        self.gives_models: Final = "model_win_probabilities" in outputs
-        """True if it also scores every model against the strongest."""
+        self.gives_models: Final = "wins_over_strong" in outputs
+        """True if it also scores every model against the strong one."""
         expected = {"input_ids", "attention_mask"} | ({"strong_model", "weak_model"} if self.takes_pairs else set())
         if inputs != expected or len(outputs.get("win_probability", ())) != 1:
             raise ArtifactError(
@@ -105,7 +105,7 @@ class OnnxScorer:
         pairs = pairs or [self.pair] * len(batch)
         win_probability = np.empty(len(batch), dtype=np.float64)
         by_model = np.empty((len(batch), len(self.manifest.models)), dtype=np.float64) if models else None
-        names = ["win_probability", "model_win_probabilities"] if models else ["win_probability"]
+        names = ["win_probability", "wins_over_strong"] if models else ["win_probability"]
         for rows in onnx_session.runs([len(encoded.input_ids) for encoded in batch]):
             feeds = self._feeds([batch[row] for row in rows], [pairs[row] for row in rows])
             outputs = self._session.run(names, feeds)

@@ -159,9 +159,8 @@ def _graph(*, seed: int, models: int, many: bool, masked: bool, work: int) -> on
         for side in ("strong", "weak"):
             nodes.append(helper.make_node("Unsqueeze", [f"{side}_model", "token_axis"], [f"{side}_column"]))
             nodes.append(helper.make_node("GatherElements", ["strength", f"{side}_column"], [side], axis=1))
-        nodes.append(helper.make_node("Gather", ["strength", "first"], ["best"], axis=1))
-        nodes.append(helper.make_node("Sub", ["strength", "best"], ["against_best"]))
-        nodes.append(helper.make_node("Sigmoid", ["against_best"], ["model_win_probabilities"]))
+        nodes.append(helper.make_node("Sub", ["strength", "strong"], ["ahead_of_strong"]))
+        nodes.append(helper.make_node("Sigmoid", ["ahead_of_strong"], ["wins_over_strong"]))
     else:
         nodes.append(helper.make_node("Gather", ["strength", "first"], ["strong"], axis=1))
         nodes.append(helper.make_node("Gather", ["strength", "last"], ["weak"], axis=1))
@@ -170,7 +169,7 @@ def _graph(*, seed: int, models: int, many: bool, masked: bool, work: int) -> on
     nodes.append(helper.make_node("Squeeze", ["column", "token_axis"], ["win_probability"]))
     outputs = [helper.make_tensor_value_info("win_probability", TensorProto.FLOAT, ["batch"])]
     if many:
-        outputs.append(helper.make_tensor_value_info("model_win_probabilities", TensorProto.FLOAT, ("batch", models)))
+        outputs.append(helper.make_tensor_value_info("wins_over_strong", TensorProto.FLOAT, ("batch", models)))
     graph = helper.make_graph(
         nodes,
         "tiny",

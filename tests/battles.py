@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
 from scorer_service.scorer import OnnxScorer
-from training import corpus, embeddings, export, golden
+from training import corpus, embeddings, export, fit_mf, golden, many_models, pair_curves
 from training.embeddings import Embedding, EncoderName, Floats
 from training.many_models import Material
 from training.matrices import AnswerMatrix
 from training.pair_curves import PairCurves
+from training.routers.matrix_factorization import MatrixFactorizationRouter
+from training.train import no_progress
 
 MODELS = tuple(f"model-{letter}" for letter in "abcdefghijkl")
 """From strong to weak, as their answers go."""
@@ -33,12 +35,12 @@ _TASKS = (
 )
 
 
-def material(*, seed: int = 0, labelled: int = 240) -> Material:
+def material(*, seed: int = 0, labelled: int = 240, models: tuple[str, ...] = MODELS) -> Material:
     """Two sets that several models answered, which share some models, and labels for the pair alone."""
     generator = np.random.default_rng(seed)
     many = (
-        _answers("exams", 120, MODELS, generator, missing=0.1),
-        _answers("chats", 90, MODELS[::3], generator, missing=0.0),
+        _answers("exams", 120, models, generator, missing=0.1),
+        _answers("chats", 90, models[::3], generator, missing=0.0),
     )
     traffic = (_answers("traffic", labelled, (STRONG, WEAK), generator, missing=0.0),) if labelled else ()
     return Material.of(many, traffic, (STRONG, WEAK))
@@ -70,8 +72,9 @@ def assert_served(router: ManyModelRouter, written: ScorerArtifact) -> None:
     strengths = router.strengths([row.input_ids for row in encoded])
     served = scorer.score_models(encoded)
     assert served.model_win_probabilities is not None
+    strong = router.models.index(written.manifest.strong_model)
     for place in range(len(router.models)):
-        expected = router.curves(strengths[:, place] - strengths[:, 0], place, 0)
+        expected = router.curves(strengths[:, place] - strengths[:, strong], place, strong)
         np.testing.assert_allclose(served.model_win_probabilities[:, place], expected, atol=1e-5, rtol=0)
     for strong, weak in ((2, 9), (9, 2), (0, 11)):
         names = router.models[strong], router.models[weak]
@@ -91,11 +94,28 @@ def _answers(
     prompts = tuple(
         f"{name}: " + _TASKS[t].format(_THINGS[o], n + 3) for t, o, n in zip(task, thing, number, strict=True)
     )
-    strength = np.array([-0.5 * MODELS.index(model) for model in models])
+    strength = np.array([-0.5 * _place(model) for model in models])
     chance = 1.0 / (1.0 + np.exp(0.8 * task[:, None] - 2.5 - strength))
     quality = (generator.random(chance.shape) < chance).astype(np.float64)
     quality[generator.random(chance.shape) < missing] = np.nan
     return AnswerMatrix(name, prompts, models, quality)
+
+
+def _place(model: str) -> int:
+    """How far from the strongest: `model-a` is 0."""
+    return ord(model.removeprefix("model-")) - ord("a")
+
+
+def trained(directory: Path, *, models: tuple[str, ...] = MODELS) -> ScorerArtifact:
+    """A real `mf` artefact of these models, trained in a second or two."""
+    found = material(models=models)
+    embedding, vectors = embedded("static", tuple(found.prompts))
+    settings = fit_mf.Config(steps=300, batch=128, dimensions=16, encoder="static")
+    factors = fit_mf.factorize(found, vectors, found.folds(20, 0), settings, no_progress)
+    strengths = [rows.astype(np.float64) for rows in found.split(factors.strengths(vectors))]
+    curves = pair_curves.fit(strengths, found.matrices, found.models, found.pair)
+    router = MatrixFactorizationRouter(embedding, factors, curves, found.models, *found.pair)
+    return export.write(router, many_models.provenance(found, settings, curves, strengths), directory)
 
 
 def write_folder(folder: Path, *, seed: int = 0, labelled: int = 240, kept_back: int = 120) -> Path:
@@ -135,3 +155,9 @@ _TRAIN_FILES = (
     ("math_l5", "correct", ""),
 )
 """Name, prefix of the models' columns, and the column of tasks if there is one."""
+
+
+def prompt(generator: np.random.Generator) -> tuple[str, bool]:
+    """A prompt, and whether it is one of the harder tasks: sums, proofs and choices."""
+    task, thing, number = (int(generator.integers(0, size)) for size in (len(_TASKS), len(_THINGS), 900))
+    return _TASKS[task].format(_THINGS[thing], number + 3), task in (1, 2, 5)

@@ -19,7 +19,7 @@ from tests.processes import ROOT
 PICTURES = ROOT / "apps" / "playground" / "pictures"
 _PROMPTS = ("Write a Python function", "Make this politer", "Find the bug", "Prove that", "Hi! How")
 _COMPARED = "What does HTTP status"
-_SECONDS = 120_000
+_MILLISECONDS = 120_000
 _COLOURS = 64
 
 
@@ -40,7 +40,7 @@ def main() -> int:
 def _used(browser: Browser, url: str, *, answers: bool = True, **look: Any) -> Page:
     """The page after some use: a session of prompts and, with `answers`, both answers to one and a vote."""
     page = browser.new_context(**look).new_page()
-    page.set_default_timeout(_SECONDS)
+    page.set_default_timeout(_MILLISECONDS)
     page.goto(url)
     page.wait_for_selector("#decision[data-tier]")
     page.get_by_label("Longest answer, in tokens").fill("60")

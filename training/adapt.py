@@ -71,6 +71,30 @@ class Fit:
         return platt.sigmoid(self.slope * self.held_out + self.offset)
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What an expert learns from. All are [examples].
+
+    Attributes:
+        prompts: the prompts.
+        labels: P(the strong model's answer is better), a tie counting one half: of the prompt, or right in the mean.
+        weights: how much each counts, of mean 1; `None` counts all alike.
+    """
+
+    prompts: tuple[str, ...]
+    labels: Doubles
+    weights: Doubles | None = None
+
+    @property
+    def groups(self) -> list[str]:
+        """Prompts that begin alike are of one group, which no split divides."""
+        return [prompt[: corpus.GROUP_CHARACTERS] for prompt in self.prompts]
+
+    def weights_of(self, rows: NDArray[np.int64]) -> Doubles | None:
+        """The weights of some examples."""
+        return None if self.weights is None else self.weights[rows]
+
+
 def adapt(old: Path, labels: Path, unlabelled: Path | None, out: Path, *, seed: int = 0) -> Adapted:
     """Write the artefact adapted to these labels.
 
@@ -86,16 +110,16 @@ def adapt(old: Path, labels: Path, unlabelled: Path | None, out: Path, *, seed: 
         ArtifactError: `old` cannot be read.
     """
     loaded = artifact.load(old)
-    router = _read(loaded)
+    router = read_router(loaded)
     manifest = loaded.manifest
     dataset = data.read(labels)
     labelled = dataset.pair(manifest.strong_model, manifest.weak_model)
     _refuse(labelled, labels)
-    features = router.features(_tokens(router, labelled.prompts))
-    fitted = fit(router.head, features, labelled, seed)
+    features = router.features(tokens(router, labelled.prompts))
+    fitted = fit(router.head, features, Examples(labelled.prompts, labelled.labels), seed)
     reference = fitted.probabilities
     if unlabelled is not None:
-        reference = fitted.head(router.features(_tokens(router, data.read_prompts(unlabelled)))).astype(np.float64)
+        reference = fitted.head(router.features(tokens(router, data.read_prompts(unlabelled)))).astype(np.float64)
     before = expert_report.judge(router.head(features).astype(np.float64), labelled, None, 1000)
     after = expert_report.judge(fitted.probabilities, labelled, None, 1000)
     provenance = export.Provenance(
@@ -115,37 +139,38 @@ def adapt(old: Path, labels: Path, unlabelled: Path | None, out: Path, *, seed: 
     return Adapted(export.write(new, provenance, out), before, after)
 
 
-def fit(head: DifficultyKernel, features: Floats, labelled: LabelledSet, seed: int, *, landmarks: int = 1024) -> Fit:
+def fit(head: DifficultyKernel, features: Floats, examples: Examples, seed: int, *, landmarks: int = 1024) -> Fit:
     """Add an expert for these prompts to a head.
 
     Args:
         head: the old one.
-        features: of the labelled prompts, [prompts, width].
-        labelled: the prompts.
+        features: of the examples, [examples, width].
+        examples: to learn from.
         seed: of folds and landmarks.
         landmarks: of the new expert, at most.
 
     Raises:
         ExportError: held-out scores do not rise with the labels.
     """
-    rows = np.arange(len(labelled.prompts))
-    groups = [prompt[: corpus.GROUP_CHARACTERS] for prompt in labelled.prompts]
-    targets = 2.0 * labelled.labels - 1.0
+    rows, groups = np.arange(len(examples.prompts)), examples.groups
+    targets = 2.0 * examples.labels - 1.0
     old = head.score(features)
     design = Design.of(features, head.profile(features), rows, landmarks=landmarks, seed=seed)
 
     def learn(seen: NDArray[np.int64]) -> tuple[float, Doubles, float]:
-        scale = _scale(old[seen], targets[seen])
+        mass = examples.weights_of(seen)
+        scale = _scale(old[seen], targets[seen], mass)
         rest = targets[seen] - scale * old[seen]
-        penalty = design.choose_penalty(seen, rest, [groups[row] for row in seen], _CHOICES)
-        return scale, *design.fit(seen, rest, penalty)
+        penalty = design.choose_penalty(seen, rest, [groups[row] for row in seen], _CHOICES, mass)
+        return scale, *design.fit(seen, rest, penalty, mass)
 
-    folds = labelled.folds(_FOLDS, seed)
+    folds = corpus.folds(groups, _FOLDS, seed)
     held_out = np.empty(len(rows))
     for fold in range(_FOLDS):
         scale, weights, bias = learn(rows[folds != fold])
         held_out[folds == fold] = (scale * old + design.scores(weights, bias))[folds == fold]
-    slope, offset = platt.fit(held_out, labelled.labels, np.ones(len(rows)))
+    weights = np.ones(len(rows)) if examples.weights is None else examples.weights
+    slope, offset = platt.fit(held_out, examples.labels, weights)
     scale, weights, bias = learn(rows)
     scaled = (
         dataclasses.replace(machine, weights=scale * machine.weights, bias=scale * machine.bias)
@@ -166,9 +191,9 @@ def learning_curve(
         and `better` (share of draws in which adapting helped). Sizes that leave no rest are skipped.
     """
     loaded = artifact.load(old)
-    router, manifest = _read(loaded), loaded.manifest
+    router, manifest = read_router(loaded), loaded.manifest
     labelled = data.read(benchmark).pair(manifest.strong_model, manifest.weak_model)
-    features = router.features(_tokens(router, labelled.prompts))
+    features = router.features(tokens(router, labelled.prompts))
     old_scores, profiles = router.head.score(features), router.head.profile(features)
     sizes = [size for size in sizes if size <= 0.9 * len(labelled.prompts)]
     curve: list[Mapping[str, float]] = []
@@ -183,7 +208,7 @@ def learning_curve(
             scores = old_scores[rest]
             before[draw] = metrics.apgr(scores, labelled.gain[rest])
             try:
-                fitted = fit(router.head, features[seen], _take(labelled, seen), seed)
+                fitted = fit(router.head, features[seen], _examples(labelled, seen), seed)
             except export.ExportError:
                 # These labels bear nothing out: `adapt` refuses them, and the old artefact stays.
                 after[draw] = before[draw]
@@ -203,18 +228,23 @@ def learning_curve(
     return curve
 
 
-def _scale(old: Doubles, targets: Doubles) -> float:
+def _scale(old: Doubles, targets: Doubles, mass: Doubles | None) -> float:
     """How much of the old score the labels bear out: least squares, between nothing and all of it."""
-    centred = old - old.mean()
-    return float(np.clip(centred @ targets / max(float(centred @ centred), 1e-9), 0.0, 1.0))
+    centred = old - np.average(old, weights=mass)
+    weighted = centred if mass is None else centred * mass
+    return float(np.clip(weighted @ targets / max(float(weighted @ centred), 1e-9), 0.0, 1.0))
 
 
-def _take(labelled: LabelledSet, rows: NDArray[np.int64]) -> LabelledSet:
-    prompts = tuple(labelled.prompts[row] for row in rows)
-    return LabelledSet(labelled.name, prompts, labelled.strong[rows], labelled.weak[rows])
+def _examples(labelled: LabelledSet, rows: NDArray[np.int64]) -> Examples:
+    return Examples(tuple(labelled.prompts[row] for row in rows), labelled.labels[rows])
 
 
-def _read(loaded: ScorerArtifact) -> StaticRouter:
+def read_router(loaded: ScorerArtifact) -> StaticRouter:
+    """The router of a `static` artefact.
+
+    Raises:
+        AdaptError: it is of another kind, or of an older version.
+    """
     if loaded.manifest.router_kind != static.KIND:
         raise AdaptError(f"{loaded.manifest.router_kind} artefacts cannot be adapted: give a static one")
     try:
@@ -232,7 +262,8 @@ def _refuse(labelled: LabelledSet, path: Path) -> None:
         raise AdaptError(f"in {path} the strong model is not better than the weak one: there is nothing to route for")
 
 
-def _tokens(router: StaticRouter, prompts: Sequence[str]) -> TokenRows:
+def tokens(router: StaticRouter, prompts: Sequence[str]) -> TokenRows:
+    """Token ids as serving makes them."""
     preprocessor = Preprocessor(Tokenizer.from_str(router.tokenizer_json), router.preprocess)
     passages = [Passage(prompt, cut=False) for prompt in prompts]
     return TokenRows.of([encoded.input_ids for encoded in preprocessor.encode_passages(passages)])

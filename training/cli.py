@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from training import adapt_cli, evaluate_cli, label_cli, protocol_cli
+from training import adapt_cli, calibrate_cli, evaluate_cli, label_cli, log_cli, protocol_cli
 from training.kinds import KINDS
 
 DATA_VARIABLE = "POINTSMAN_DATA"
@@ -18,7 +18,9 @@ def add_commands(subparsers: Any) -> None:
     """Add the commands to an argparse subparsers object; each sets `run`, from the arguments to an exit code."""
     parser = subparsers.add_parser("train", help="train a router and write its artefact")
     kinds = "; ".join(f"{kind}: {summary}" for kind, summary in KINDS.items())
-    parser.add_argument("--router", required=True, choices=list(KINDS), metavar="KIND", help=kinds)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--router", choices=list(KINDS), metavar="KIND", help=kinds)
+    log_cli.add_arguments(parser, what, DEFAULT_ARTIFACT)
     parser.add_argument("--out", required=True, type=Path, help="directory of the artefact, made or overwritten")
     parser.add_argument(
         "--data",
@@ -55,6 +57,7 @@ def add_commands(subparsers: Any) -> None:
     parser.set_defaults(run=dial)
 
     evaluate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
+    calibrate_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
     label_cli.add_commands(subparsers)
     adapt_cli.add_commands(subparsers, DEFAULT_ARTIFACT)
     protocol_cli.add_commands(subparsers)
@@ -62,6 +65,8 @@ def add_commands(subparsers: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Run `train`. Returns the exit code; what goes wrong is one line on stderr."""
+    if arguments.from_log is not None:
+        return log_cli.train(arguments)
     # Imported here: `pointsman --help` should not wait for numpy and onnx, nor need them.
     from training import train as training
     from training.errors import TrainingError

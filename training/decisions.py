@@ -12,16 +12,14 @@ import polars as pl
 from training import tables
 from training.tables import LINE, DataError, Table
 
-_SCHEMA = pl.Schema(
-    {
-        "decision": pl.Struct({"tier": pl.String}),
-        "text": pl.Struct({"messages": pl.List(pl.Struct({"role": pl.String, "text": pl.String}))}),
-        "feedback": pl.Struct({"rating": pl.Float64, "preference": pl.String}),
-    }
-)
+TEXT = pl.Struct({"messages": pl.List(pl.Struct({"role": pl.String, "text": pl.String}))})
+FEEDBACK = pl.Struct({"rating": pl.Float64, "preference": pl.String})
+
+_SCHEMA = pl.Schema({"decision": pl.Struct({"tier": pl.String}), "text": TEXT, "feedback": FEEDBACK})
 """The parts of a `pointsman.dispatcher.v1.DecisionRecord` that are read."""
 
-_BETTER = {"PREFERENCE_CHOSEN": 1.0, "PREFERENCE_OTHER": 0.0, "PREFERENCE_TIE": 0.5}
+BETTER = {"PREFERENCE_CHOSEN": 1.0, "PREFERENCE_OTHER": 0.0, "PREFERENCE_TIE": 0.5}
+"""How much better the chosen model's answer was liked, by the name of the preference."""
 
 
 def read(table: Table) -> Table:
@@ -38,15 +36,12 @@ def read(table: Table) -> Table:
             f"{table.path}: none of {len(table.frame)} records has both text and feedback: keep texts (log_text), "
             "record feedback, and export with `pointsman decisions export`"
         )
-    message = pl.element()
-    spoken = message.struct.field("text").filter(message.struct.field("role") == "ROLE_USER")
-    spoken = spoken.filter(spoken.str.strip_chars() != "")
     flat = frame.select(
         LINE,
         pl.col("decision").struct.field("tier"),
-        pl.col("text").struct.field("messages").list.eval(spoken).list.last().alias("prompt"),
+        last_user_turn().alias("prompt"),
         pl.col("feedback").struct.field("rating"),
-        pl.col("feedback").struct.field("preference").replace_strict(_BETTER, default=None).alias("chosen"),
+        pl.col("feedback").struct.field("preference").replace_strict(BETTER, default=None).alias("chosen"),
     )
     rating, chosen = pl.col("rating"), pl.col("chosen")
     table = dataclasses.replace(table, frame=flat).sift(
@@ -71,3 +66,11 @@ def read(table: Table) -> Table:
     )
     found = pl.concat([compared, rated]).sort(LINE).with_columns(pl.col("strong", "weak").fill_null(float("nan")))
     return dataclasses.replace(table, frame=found)
+
+
+def last_user_turn() -> pl.Expr:
+    """The text that was scored, of a column `text` as in `TEXT`; null if no user message has any."""
+    message = pl.element()
+    spoken = message.struct.field("text").filter(message.struct.field("role") == "ROLE_USER")
+    spoken = spoken.filter(spoken.str.strip_chars() != "")
+    return pl.col("text").struct.field("messages").list.eval(spoken).list.last()

@@ -1,6 +1,7 @@
-"""The commands that measure artefacts and set the dial: `evaluate` and `calibrate`."""
+"""The command that measures artefacts: `evaluate`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.evaluate import Benchmark, Progress
+    from training.rankings import Prices
+    from training.strategies import StrategyResult
 
-_WIDTH = 140
+TABLE_WIDTH = 140
 """Of tables that go into a file or a pipe."""
 
 FORMATS = ("arena", "battles", "grades", "pair", "matrix", "ratings", "decisions")
@@ -32,17 +35,29 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
     parser.add_argument("--weak-usd", type=float, default=0.6, help="per million tokens (default: 0.6)")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    _add_strategies(parser)
     parser.set_defaults(run=evaluate)
 
-    parser = subparsers.add_parser("calibrate", help="the alpha of a share of strong calls on your own prompts")
-    parser.add_argument(
-        "--strong-call-share", type=float, nargs="+", required=True, metavar="SHARE", help="in [0, 1]; one or more"
+
+def _add_strategies(parser: argparse.ArgumentParser) -> None:
+    """The options of `evaluate` that compare strategies."""
+    strategies = parser.add_argument_group("strategies, on benchmarks with strong_response and weak_response")
+    strategies.add_argument(
+        "--strategies",
+        action="store_true",
+        help="also compare route, cascade, hybrid and ensemble: quality against the cost of all calls, by "
+        "cross-validation, which trains every scorer anew for each fold",
     )
-    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=".txt, .jsonl, .csv or .parquet")
-    parser.add_argument(
-        "--artifact", type=Path, default=default_artifact, metavar="DIR", help="default: the shipped one"
+    strategies.add_argument(
+        "--router", default="kernel", choices=("kernel", "static"), help="kind that routes (default: kernel)"
     )
-    parser.set_defaults(run=calibrate)
+    strategies.add_argument("--folds", type=int, default=5, help="of the cross-validation (default: 5)")
+    strategies.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("POINTSMAN_DATA") or None,
+        help="folder with train/, from which the router learns beside the folds (default: $POINTSMAN_DATA)",
+    )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +81,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from scorer_service.artifact import ArtifactError
     from training import evaluate as evaluation
     from training import report
+    from training.errors import TrainingError
     from training.rankings import Prices
     from training.tables import DataError
 
+    if arguments.strategies and (arguments.data is None or arguments.folds < 2):
+        print("error: --strategies needs --data FOLDER (or POINTSMAN_DATA) and 2 folds or more", file=sys.stderr)
+        return 2
     prices = Prices(arguments.strong_usd, arguments.weak_usd)
     try:
         benchmarks = [_benchmark(argument, arguments) for argument in arguments.benchmark]
@@ -83,49 +102,55 @@ def evaluate(arguments: argparse.Namespace) -> int:
                 )
                 for benchmark in benchmarks
             )
-    except (ArtifactError, DataError) as error:
+            compared = _strategies(arguments, prices, progress) if arguments.strategies else ()
+    except (ArtifactError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    found = report.Report(results, prices, arguments.draws, arguments.seed)
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.terminal(found))
+    found = report.Report(results, prices, arguments.draws, arguments.seed, compared)
+    Console(highlight=False, width=None if sys.stdout.isatty() else TABLE_WIDTH).print(report.terminal(found))
     if arguments.out is not None:
-        from training import plots
+        from training import plots, strategy_plot
 
         arguments.out.mkdir(parents=True, exist_ok=True)
         drawn = {result.name: plots.draw(result, arguments.out) for result in results}
         (arguments.out / "report.json").write_text(report.document(found), encoding="utf-8")
-        (arguments.out / "report.md").write_text(report.markdown(found, drawn), encoding="utf-8")
-        print(f"report.json, report.md and {sum(map(len, drawn.values()))} plots are in {arguments.out}")
+        pictures = [strategy_plot.draw(result, arguments.out) for result in compared]
+        (arguments.out / "report.md").write_text(report.markdown(found, drawn, pictures), encoding="utf-8")
+        count = sum(map(len, drawn.values())) + len(pictures)
+        print(f"report.json, report.md and {count} plots are in {arguments.out}")
     return 0
 
 
-def calibrate(arguments: argparse.Namespace) -> int:
-    """Run `calibrate`. Returns the exit code; what goes wrong is one line on stderr."""
-    from rich.console import Console
+def _strategies(arguments: argparse.Namespace, prices: "Prices", progress: "Progress") -> "tuple[StrategyResult, ...]":
+    """Every strategy on every benchmark."""
+    from training import strategies, strategy_rows
 
-    from scorer_service.artifact import ArtifactError
-    from scorer_service.scorer import open_scorer
-    from training import calibrate as calibration
-    from training import data, evaluate, report
-    from training.tables import DataError
-
-    if not all(0.0 <= share <= 1.0 for share in arguments.strong_call_share):
-        print("error: --strong-call-share must be in [0, 1]: 0.3 sends 30 % of calls strong", file=sys.stderr)
-        return 2
-    try:
-        prompts = data.read_prompts(arguments.prompts)
-        scorer = open_scorer(arguments.artifact)
-        with progress_bars() as progress:
-            probabilities = evaluate.win_probabilities(
-                scorer, prompts, progress=lambda done, total: progress("prompts", done, total)
+    results = []
+    for argument in arguments.benchmark:
+        name, _, file = argument.rpartition("=")
+        path = Path(file)
+        found = strategy_rows.read_answered(path, prices, max_bad_share=arguments.max_bad_share)
+        scored, folds = strategies.cross_validated(
+            found,
+            path,
+            Path(arguments.data),
+            router=arguments.router,
+            folds=arguments.folds,
+            seed=arguments.seed,
+            progress=progress,
+        )
+        results.append(
+            strategies.evaluate(
+                name or path.stem,
+                found.prompts,
+                scored,
+                folds,
+                router=arguments.router,
+                draws=arguments.draws,
+                seed=arguments.seed,
             )
-        points = calibration.dial_points(probabilities, scorer.manifest.score_quantiles, arguments.strong_call_share)
-    except (ArtifactError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.prompts}: {len(prompts):,} prompts, {scorer.manifest.router_kind} {scorer.artifact.version}")
-    Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH).print(report.dial(points))
-    return 0
+        )
+    return tuple(results)
 
 
 def _benchmark(argument: str, arguments: argparse.Namespace) -> "Benchmark":

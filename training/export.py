@@ -1,8 +1,8 @@
 """A trained router -> an artefact directory, or a refusal."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from scorer_service import artifact
 from scorer_service.artifact import Manifest
 from scorer_service.golden import GoldenRow
-from scorer_service.preprocess import Encoded, Preprocessor, PreprocessSpec
+from scorer_service.preprocess import Preprocessor, PreprocessSpec
 from scorer_service.scorer import OnnxScorer
 from training import golden
 from training.errors import TrainingError
@@ -89,26 +89,53 @@ def write(router: TrainedRouter, provenance: Provenance, out: Path) -> artifact.
     turns = golden.conversations()
     encoded = [encode(conversation) for conversation in turns]
     expected = router.win_probability([row.input_ids for row in encoded])
+    rows = [
+        GoldenRow(
+            turns=conversation,
+            input_ids=row.input_ids,
+            truncated=row.truncated,
+            win_probability=float(probability),
+        )
+        for conversation, row, probability in zip(turns, encoded, expected, strict=True)
+    ]
+
+    def check(draft: artifact.ScorerArtifact) -> None:
+        refuse_difference(OnnxScorer(draft, threads=1).score(encoded), expected)
+
+    content = Content(router.onnx(), router.tokenizer_json, rows)
+    return publish(content, _manifest(router, provenance), out, check=check)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What an artefact holds beside its manifest."""
+
+    model: onnx.ModelProto
+    tokenizer_json: str
+    golden_rows: Sequence[GoldenRow]
+
+
+def publish(
+    content: Content, manifest: Manifest, out: Path, *, check: Callable[[artifact.ScorerArtifact], None]
+) -> artifact.ScorerArtifact:
+    """Write an artefact directory in one step: beside `out` first, and over to it if `check` raises nothing.
+
+    Args:
+        content: of the files.
+        manifest: without their hashes.
+        out: directory, made or overwritten.
+        check: is shown the draft.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         draft = Path(name)
-        onnx.save_model(router.onnx(), draft / artifact.MODEL)
-        (draft / artifact.TOKENIZER).write_text(router.tokenizer_json, encoding="utf-8")
-        rows = [
-            GoldenRow(
-                turns=conversation,
-                input_ids=row.input_ids,
-                truncated=row.truncated,
-                win_probability=float(probability),
-            )
-            for conversation, row, probability in zip(turns, encoded, expected, strict=True)
-        ]
-        (draft / artifact.GOLDEN).write_text("".join(row.to_json() + "\n" for row in rows), encoding="utf-8")
-        manifest = _manifest(
-            router, provenance, {file: artifact.sha256_of(draft / file) for file in artifact.HASHED_FILES}
-        )
-        (draft / artifact.MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        _refuse_difference(artifact.load(draft), encoded, expected)
+        onnx.save_model(content.model, draft / artifact.MODEL)
+        (draft / artifact.TOKENIZER).write_text(content.tokenizer_json, encoding="utf-8")
+        lines = "".join(row.to_json() + "\n" for row in content.golden_rows)
+        (draft / artifact.GOLDEN).write_text(lines, encoding="utf-8")
+        files = {file: artifact.sha256_of(draft / file) for file in artifact.HASHED_FILES}
+        (draft / artifact.MANIFEST).write_text(replace(manifest, files=files).to_json(), encoding="utf-8")
+        check(artifact.load(draft))
         out.mkdir(exist_ok=True)
         # The manifest goes last: until it is there, the old one's hashes do not fit, and nothing mixed is served.
         for file in (*artifact.HASHED_FILES, artifact.MANIFEST):
@@ -116,7 +143,7 @@ def write(router: TrainedRouter, provenance: Provenance, out: Path) -> artifact.
     return artifact.load(out)
 
 
-def _manifest(router: TrainedRouter, provenance: Provenance, files: Mapping[str, str]) -> Manifest:
+def _manifest(router: TrainedRouter, provenance: Provenance) -> Manifest:
     pair = provenance.strong_model, provenance.weak_model
     return Manifest(
         router_kind=router.kind,
@@ -126,17 +153,19 @@ def _manifest(router: TrainedRouter, provenance: Provenance, files: Mapping[str,
         preprocess=router.preprocess,
         score_quantiles=tuple(map(float, provenance.score_quantiles)),
         calibrated_pairs=provenance.calibrated_pairs or frozenset({pair}),
-        files=files,
+        files={},
         data=provenance.data,
         training=provenance.training,
         metrics=provenance.metrics,
     )
 
 
-def _refuse_difference(
-    written: artifact.ScorerArtifact, encoded: Sequence[Encoded], expected: NDArray[np.float32]
-) -> None:
-    served = OnnxScorer(written, threads=1).score(encoded)
+def refuse_difference(served: NDArray[np.float64], expected: NDArray[np.float32]) -> None:
+    """Compare what the graph says of the golden rows with what training says.
+
+    Raises:
+        ExportError: they differ by more than `TOLERANCE` somewhere.
+    """
     difference = np.abs(served - expected)
     worst = int(np.argmax(difference))
     if not difference[worst] <= TOLERANCE:  # also refuses NaN

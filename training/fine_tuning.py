@@ -23,6 +23,9 @@ Tensor = Any
 Logits = Callable[[Mapping[str, Tensor], Tensor, Tensor], Tensor]
 """(weights, input_ids, attention_mask) -> logits [batch, classes]."""
 
+Frozen = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""(weights, input_ids [1, tokens]) -> states [1, tokens, width]: the part of a model that training does not change."""
+
 
 class OtherCheckpointError(TrainingError):
     """The checkpoint belongs to a run with other settings or data."""
@@ -65,6 +68,7 @@ def fine_tune(
     pad_id: int,
     checkpoint: Path | None,
     progress: Progress,
+    frozen: Frozen | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Minimise the cross-entropy to the targets.
 
@@ -77,6 +81,8 @@ def fine_tune(
         pad_id: fills up a batch.
         checkpoint: file that is written now and then, and read first if it is there; None keeps nothing.
         progress: told of every step.
+        frozen: runs once per example, and `logits` gets what it gives in place of `input_ids`. It must read no trained
+            tensor.
 
     Returns:
         The trained tensors by name.
@@ -91,12 +97,12 @@ def fine_tune(
     run = _fingerprint(examples, schedule, trained)
     first = _resume(checkpoint, run, tensors, trained, optimiser)
     batches = _plan(examples, schedule)
+    inputs = _Inputs(tensors, examples.rows, frozen, pad_id)
     for step in range(first, schedule.steps):
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate * _rate(step, schedule.steps)
-        ids, mask = padded([examples.rows[row] for row in batches[step]], pad_id)
         target = torch.from_numpy(examples.targets[batches[step]]).float()
-        loss = torch.nn.functional.cross_entropy(logits(tensors, ids, mask), target)
+        loss = torch.nn.functional.cross_entropy(logits(tensors, *inputs.batch(batches[step])), target)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -107,6 +113,35 @@ def fine_tune(
             state = {"run": run, "step": done, "optimiser": optimiser.state_dict()}
             _save(checkpoint, state | {"weights": {name: tensors[name].detach() for name in trained}})
     return {name: tensors[name].detach().numpy().copy() for name in trained}
+
+
+class _Inputs:
+    """Batches of examples; what the frozen part makes of one is kept, since it will be the same next time."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], rows: Sequence[Sequence[int]], frozen: Frozen | None, pad_id: int
+    ) -> None:
+        self._tensors = tensors
+        self._rows = rows
+        self._frozen = frozen
+        self._pad_id = pad_id
+        self._states: dict[int, Tensor] = {}
+
+    def batch(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """`input_ids` or the frozen part's states, and `attention_mask`."""
+        ids, mask = padded([self._rows[row] for row in chosen], self._pad_id)
+        if self._frozen is None:
+            return ids, mask
+        states = [self._state(int(row)) for row in chosen]
+        # What stands where the padding is matters to no token that counts.
+        return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), mask
+
+    def _state(self, row: int) -> Tensor:
+        if row not in self._states:
+            assert self._frozen is not None
+            with torch.no_grad():
+                self._states[row] = self._frozen(self._tensors, torch.tensor([list(self._rows[row])]))[0]
+        return self._states[row]
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

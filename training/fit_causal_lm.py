@@ -63,14 +63,18 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
     def logits(weights: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> Tensor:
         return causal_lm.logits(start, weights, ids, mask)
 
+    def upper_logits(weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor) -> Tensor:
+        return causal_lm.upper_logits(start, weights, hidden, mask, first)
+
     frozen = start.tensors | {HEAD: causal_lm.label_rows(start)}
-    last = range(start.shape.layers - config.trained_layers, start.shape.layers)
+    first = max(0, start.shape.layers - config.trained_layers)
+    last = range(first, start.shape.layers)
     trained = [FINAL_NORM, HEAD, *(name for layer in last for name in llama_checkpoint.names(layer).values())]
     chance = np.where(kept, 0.0, labels.weights)
     tuned = frozen | fine_tuning.fine_tune(
         frozen,
         trained,
-        logits,
+        upper_logits,
         Examples(rows, labels.grades, chance / chance.sum()),
         schedule=Schedule(
             steps=config.steps,
@@ -82,6 +86,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
         pad_id=start.pad_id,
         checkpoint=config.checkpoint,
         progress=progress,
+        frozen=lambda weights, ids: causal_lm.lower_states(start, weights, ids, first),
     )
     if config.eight_bits:
         # What is calibrated and claimed is what the graph multiplies with.

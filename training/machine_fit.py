@@ -66,23 +66,36 @@ class Design:
         between = unfitted.kernel(features[chosen], profiles[chosen]).astype(np.float64)
         return cls(unfitted, unfitted.kernel(features, profiles).astype(np.float64), between)
 
-    def fit(self, rows: Rows, targets: Doubles, penalty: float) -> tuple[Doubles, float]:
-        """Weights and bias from these rows; `targets` is [len(rows)]."""
-        level = float(targets.mean())
-        inputs = self.kernel[rows]
-        return self._solve(inputs.T @ inputs, inputs.T @ (targets - level), penalty), level
+    def fit(self, rows: Rows, targets: Doubles, penalty: float, mass: Doubles | None = None) -> tuple[Doubles, float]:
+        """Weights and bias from these rows.
 
-    def choose_penalty(self, rows: Rows, targets: Doubles, groups: Sequence[str], penalties: Sequence[float]) -> float:
+        Args:
+            rows: to learn from.
+            targets: of these, [len(rows)].
+            penalty: of the weights.
+            mass: how much each row counts, of mean 1, [len(rows)]; `None` counts all alike.
+        """
+        return self._solve(*self._equations(rows, targets, mass), penalty), _level(targets, mass)
+
+    def choose_penalty(
+        self,
+        rows: Rows,
+        targets: Doubles,
+        groups: Sequence[str],
+        penalties: Sequence[float],
+        mass: Doubles | None = None,
+    ) -> float:
         """The candidate with the least squared error on held-out rows; rows of one group are held out together."""
         fold = corpus.folds(groups, _NESTED_FOLDS, seed=0)
         error = np.zeros(len(penalties))
         for held in range(_NESTED_FOLDS):
             seen = fold != held
-            level, inputs = targets[seen].mean(), self.kernel[rows[seen]]
-            gram, aim = inputs.T @ inputs, inputs.T @ (targets[seen] - level)
+            kept, left_out = (None, None) if mass is None else (mass[seen], mass[~seen])
+            gram, aim = self._equations(rows[seen], targets[seen], kept)
             for place, penalty in enumerate(penalties):
-                guess = self.kernel[rows[~seen]] @ self._solve(gram, aim, penalty) + level
-                error[place] += ((guess - targets[~seen]) ** 2).sum()
+                guess = self.kernel[rows[~seen]] @ self._solve(gram, aim, penalty) + _level(targets[seen], kept)
+                squares = (guess - targets[~seen]) ** 2
+                error[place] += (squares if left_out is None else left_out * squares).sum()
         return penalties[int(np.argmin(error))]
 
     def scores(self, weights: Doubles, bias: float) -> Doubles:
@@ -103,11 +116,21 @@ class Design:
             bias=bias,
         )
 
+    def _equations(self, rows: Rows, targets: Doubles, mass: Doubles | None) -> tuple[Doubles, Doubles]:
+        """Both sides of the normal equations, without the penalty."""
+        inputs = self.kernel[rows]
+        weighted = inputs if mass is None else inputs * mass[:, None]
+        return weighted.T @ inputs, weighted.T @ (targets - _level(targets, mass))
+
     def _solve(self, gram: Doubles, aim: Doubles, penalty: float) -> Doubles:
         # The small multiple of the identity keeps weights of near-duplicates from running away against each other.
         ridge = penalty * (self.between + 1e-3 * np.eye(len(aim)))
         weights: Doubles = np.linalg.solve(gram + ridge, aim).astype(np.float64)
         return weights
+
+
+def _level(targets: Doubles, mass: Doubles | None) -> float:
+    return float(np.average(targets, weights=mass))
 
 
 def _mean_squared_distance(features: Floats) -> float:

@@ -8,6 +8,7 @@ numbers then raise, and bootstrap draws are NaN.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,8 +67,12 @@ class PgrCurve:
         return float(self.shares[before] + part * (self.shares[after] - self.shares[before]))
 
 
-def pgr_curve(scores: ArrayLike, gain: ArrayLike) -> PgrCurve:
+def pgr_curve(scores: ArrayLike, gain: ArrayLike, weights: ArrayLike | None = None) -> PgrCurve:
     """The curve of a ranking.
+
+    Args:
+        scores, gain: see the module.
+        weights: how many prompts each one stands for, above 0; `None` counts all alike.
 
     Raises:
         NoGapError: the gains do not sum to more than 0.
@@ -75,15 +80,18 @@ def pgr_curve(scores: ArrayLike, gain: ArrayLike) -> PgrCurve:
     """
     ranked, order, ends = _blocks(_vector(scores))
     gains = _vector(gain)
-    if len(gains) != len(ranked):
-        raise ValueError(f"{len(ranked)} scores and {len(gains)} gains: give one of each per prompt")
+    mass = np.ones(len(ranked)) if weights is None else _vector(weights)
+    if not len(gains) == len(mass) == len(ranked):
+        raise ValueError(f"{len(ranked)} scores and {len(gains)} gains: give one of each per prompt, and so of weights")
+    gains = gains * mass
     total = gains.sum()
     if total <= 0.0:
         raise NoGapError("the strong model's answers are not better on average: there is no gap to recover")
     recovered = np.concatenate([[0.0], np.cumsum(gains[order])])[ends]
     # The last cumulated sum may differ from the total in its last digit; the whole gap is the whole gap.
     recovered[-1] = total
-    return PgrCurve(ends / len(ranked), recovered / total)
+    calls = np.concatenate([[0.0], np.cumsum(mass[order])])[ends]
+    return PgrCurve(calls / calls[-1], recovered / total)
 
 
 def apgr(scores: ArrayLike, gain: ArrayLike) -> float:
@@ -101,15 +109,17 @@ class Resampling:
         seed: of the draws.
         groups: a number per row; rows of one group, such as questions about one passage or battles on one prompt, tell
             less than as many independent ones, and are drawn together. `None`: every row is its own.
+        weights: how many rows each one stands for where it is drawn; `None` counts all alike.
     """
 
     prompts: int
     draws: int = 1000
     seed: int = 0
     groups: NDArray[np.int64] | None = field(default=None, compare=False)
+    weights: Floats | None = field(default=None, compare=False)
 
-    def counts(self) -> Iterator[NDArray[np.int64]]:
-        """How often each row is in each resample: blocks of [some draws, prompts], `draws` in all."""
+    def counts(self) -> Iterator[NDArray[Any]]:
+        """How much each row counts in each resample: blocks of [some draws, prompts], `draws` in all."""
         generator = np.random.default_rng(self.seed)
         block = max(1, _CELLS // self.prompts)
         units = self.prompts if self.groups is None else int(self.groups.max()) + 1
@@ -118,9 +128,10 @@ class Resampling:
             drawn = generator.integers(0, units, size=(size, units))
             flat = (drawn + np.arange(size)[:, None] * units).ravel()
             counts = np.bincount(flat, minlength=size * units).reshape(size, units)
-            yield counts if self.groups is None else counts[:, self.groups]
+            rows = counts if self.groups is None else counts[:, self.groups]
+            yield rows if self.weights is None else rows * self.weights
 
-    def statistics(self, statistic: Callable[[NDArray[np.int64]], Floats]) -> Floats:
+    def statistics(self, statistic: Callable[[NDArray[Any]], Floats]) -> Floats:
         """A statistic of every resample, from its counts per row: concatenated along the first axis."""
         return np.concatenate([statistic(counts) for counts in self.counts()])
 
@@ -153,7 +164,7 @@ def ranking_draws(
     if not len(ranked) == len(gains) == resampling.prompts:
         raise ValueError(f"{len(ranked)} scores and {len(gains)} gains for resamples of {resampling.prompts} prompts")
 
-    def numbers(counts: NDArray[np.int64]) -> Floats:
+    def numbers(counts: NDArray[Any]) -> Floats:
         sorted_counts = counts[:, order]
         calls = _cumulated(sorted_counts, ends)
         shares = calls / calls[:, -1:]
@@ -250,7 +261,7 @@ def _blocks(scores: Floats) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp]]
     return ranked, order, ends
 
 
-def _cumulated(values: NDArray[np.int64] | Floats, ends: NDArray[np.intp]) -> Floats:
+def _cumulated(values: NDArray[Any], ends: NDArray[np.intp]) -> Floats:
     """Running sums of [draws, prompts] at the block ends: [draws, blocks + 1], from 0."""
     sums = np.zeros((len(values), len(ends)))
     sums[:, 1:] = np.cumsum(values, axis=1, dtype=np.float64)[:, ends[1:] - 1]

@@ -68,24 +68,23 @@ def add_outputs(graph: GraphBuilder, strengths: str, curves: PairCurves) -> dict
         strengths: float32 [batch, models]; the difference of two is the raw log-odds of that pair.
 
     Returns:
-        The outputs as `GraphBuilder.build` takes them. A model's win probability against the strongest is its
-        calibrated one of that pair; the strongest itself has one half.
+        The outputs as `GraphBuilder.build` takes them. A model's win probability over the strong model is the
+        calibrated one of that pair; the strong model itself has one half.
     """
     count = len(curves.slopes)
     strong, weak = (graph.input(name, ["batch"]) for name in ("strong_model", "weak_model"))
 
-    def of(side: str) -> str:
-        column = graph.op("Unsqueeze", side, graph.ints([1]))
-        return graph.op("Squeeze", graph.op("GatherElements", strengths, column, axis=1), graph.ints([1]))
+    def column(side: str) -> tuple[str, str]:
+        """The model of each row and its strength, [batch, 1] both."""
+        index = graph.op("Unsqueeze", side, graph.ints([1]))
+        return index, graph.op("GatherElements", strengths, index, axis=1)
 
-    pair = curves.add(graph, graph.op("Sub", of(strong), of(weak)), strong, weak)
-    best = graph.op("Slice", strengths, graph.ints([0]), graph.ints([1]), graph.ints([1]))
-    against_best = curves.add(
-        graph, graph.op("Sub", strengths, best), graph.ints(np.arange(count)), graph.ints(np.zeros(count))
-    )
+    (strong_index, of_strong), (_, of_weak) = column(strong), column(weak)
+    ahead = graph.op("Squeeze", graph.op("Sub", of_strong, of_weak), graph.ints([1]))
+    over_strong = curves.add(graph, graph.op("Sub", strengths, of_strong), graph.ints(np.arange(count)), strong_index)
     return {
-        "win_probability": (pair, ["batch"]),
-        "model_win_probabilities": (against_best, ["batch", count]),
+        "win_probability": (curves.add(graph, ahead, strong, weak), ["batch"]),
+        "wins_over_strong": (over_strong, ["batch", count]),
     }
 
 

@@ -9,6 +9,7 @@ mpl.use("Agg")  # Before pyplot: a server has no display.
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from training.evaluate import ORACLE, BenchmarkResult
 from training.metrics import SHARES
@@ -21,15 +22,27 @@ def draw(result: BenchmarkResult, folder: Path) -> list[str]:
     """Write the PNG files of one benchmark into `folder`. Returns their names."""
     written = []
     for name, paint in (("pgr", _pgr), ("reliability", _reliability), ("scores", _scores)):
-        figure, axes = plt.subplots(figsize=_SIZE, dpi=120, layout="constrained")
+        figure, axes = canvas()
         paint(axes, result)
-        axes.set_title(f"{result.name}: {result.prompts:,} labelled prompts")
-        file = re.sub(r"[^\w.-]", "_", f"{result.name}-{name}.png")
-        # No date and no version inside: the same numbers give the same bytes.
-        figure.savefig(folder / file, metadata={"Software": None})
-        plt.close(figure)
-        written.append(file)
+        written.append(
+            save(figure, axes, folder, f"{result.name}-{name}", f"{result.name}: {result.prompts:,} labelled prompts")
+        )
     return written
+
+
+def canvas() -> tuple[Figure, Axes]:
+    """An empty picture."""
+    return plt.subplots(figsize=_SIZE, dpi=120, layout="constrained")
+
+
+def save(figure: Figure, axes: Axes, folder: Path, name: str, title: str) -> str:
+    """Give a picture its title, write it as a PNG file and close it; returns the file's name."""
+    axes.set_title(title)
+    file = re.sub(r"[^\w.-]", "_", f"{name}.png")
+    # No date and no version inside: the same numbers give the same bytes.
+    figure.savefig(folder / file, metadata={"Software": None})
+    plt.close(figure)
+    return file
 
 
 def _pgr(axes: Axes, result: BenchmarkResult) -> None:

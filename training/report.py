@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatcher_service.routing import NEVER_STRONG
-from training import published
+from training import published, strategy_report
 from training.calibrate import DialPoint
 from training.evaluate import ArtifactResult, BenchmarkResult
 from training.metrics import CPT_LEVELS, RANDOM_RUNS, SHARES, Interval
 from training.published import PublishedRow
 from training.rankings import Prices, Ranking
+from training.strategies import StrategyResult
 
 _HEADER = (
     "router",
@@ -38,6 +39,8 @@ class Report:
     prices: Prices
     draws: int
     seed: int
+    strategies: tuple[StrategyResult, ...] = ()
+    """Of the benchmarks that hold both models' answers, if they were asked for."""
 
 
 def terminal(report: Report) -> Group:
@@ -55,15 +58,19 @@ def terminal(report: Report) -> Group:
         parts.append(table)
         parts += [Text(f"! {name} {warning}", style="yellow") for name, warning in _warnings(result)]
         parts += [Text(line) for line in _comparisons(result)]
-    return Group(*parts, Text(_legend(report), style="dim"))
+    parts.append(Text(_legend(report), style="dim"))
+    if report.strategies:
+        parts.append(strategy_report.terminal(report.strategies, report.prices))
+    return Group(*parts)
 
 
-def markdown(report: Report, plots: Mapping[str, Sequence[str]]) -> str:
+def markdown(report: Report, plots: Mapping[str, Sequence[str]], strategy_plots: Sequence[str] = ()) -> str:
     """`report.md`.
 
     Args:
         report: to write.
         plots: benchmark -> names of the PNG files beside the report.
+        strategy_plots: names of those of the strategies, one per result.
     """
     lines = ["# Evaluation", ""]
     for result in report.results:
@@ -73,7 +80,10 @@ def markdown(report: Report, plots: Mapping[str, Sequence[str]]) -> str:
         lines += [f"> **{name}** {warning}.\n" for name, warning in _warnings(result)]
         lines += [f"- {line}" for line in _comparisons(result)]
         lines += ["", *(f"![]({plot})" for plot in plots.get(result.name, ())), ""]
-    return "\n".join([*lines, _legend(report), ""])
+    written = "\n".join([*lines, _legend(report), ""])
+    if report.strategies:
+        written += "\n" + strategy_report.markdown(report.strategies, report.prices, strategy_plots)
+    return written
 
 
 def document(report: Report) -> str:
@@ -82,6 +92,7 @@ def document(report: Report) -> str:
         "prices_usd_per_million_tokens": asdict(report.prices),
         "bootstrap": {"draws": report.draws, "seed": report.seed, "interval": 0.95},
         "benchmarks": [_benchmark(result) for result in report.results],
+        **({"strategies": strategy_report.document(report.strategies)} if report.strategies else {}),
     }
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

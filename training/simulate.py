@@ -9,17 +9,27 @@ Two things are simpler than in service: calls come one after the other, and a ca
 where the ledger wants room for its worst case.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from dispatcher_service import pacing, pacing_state, routing
+from dispatcher_service import cascading, pacing, pacing_state, routing
 from dispatcher_service.budget import BudgetWindow, Limit, OnExhausted, Period, degrades, window_at, windows_at
+from dispatcher_service.cascading import Zone
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget
 from dispatcher_service.routing import Candidates, Tier
 from training.streams import Call
 
 _COST_MEMORY = 200.0  # calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cascade:
+    """The thresholds of a cascade of two models, and of the hybrid its two α's; see `dispatcher_service.cascading`."""
+
+    threshold: float
+    easy_alpha: float = 0.0
+    hard_alpha: float = routing.NEVER_STRONG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +42,8 @@ class Plan:
         alpha: the fixed threshold of a plan without pacing.
         limits: the hard limits, at most one per period.
         on_exhausted: what happens when a call does not fit them.
+        cascade: asks the weak model first and reads its answer, in place of `alpha`. It holds no target: `pacing` is
+            then `None`.
     """
 
     name: str
@@ -39,24 +51,37 @@ class Plan:
     alpha: float = 0.0
     limits: tuple[Limit, ...] = ()
     on_exhausted: OnExhausted = OnExhausted.DEGRADE
+    cascade: Cascade | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one call. `tier` is `None` if it was refused; `free` if a threshold decided."""
+    """What became of one call.
+
+    Attributes:
+        call: see there.
+        tier: of the answer given; `None` if it was refused.
+        alpha: in force.
+        free: a threshold on the win probability decided.
+        degraded: it did not fit a limit as wanted.
+        weak_first: of a cascade, the weak model was paid before the strong one.
+    """
 
     call: Call
     tier: Tier | None
     alpha: float | None
     free: bool
     degraded: bool
+    weak_first: bool = False
 
     @property
     def cost(self) -> int:
-        """In nano-USD; 0 if it was refused."""
+        """Of all its calls, in nano-USD; 0 if it was refused."""
         if self.tier is None:
             return 0
-        return self.call.strong_cost if self.tier is Tier.STRONG else self.call.weak_cost
+        if self.tier is Tier.WEAK:
+            return self.call.weak_cost
+        return self.call.strong_cost + (self.call.weak_cost if self.weak_first else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +145,8 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
         plan: what decides.
         reference: the scorer whose quantiles the tenant's distribution starts from.
     """
+    if plan.cascade is not None:
+        return Replay(plan, tuple(_cascaded(calls, plan, plan.cascade)))
     shared = pacing_state.Pace()
     lease = pacing_state.lease_of(shared)
     costs, book = _Costs(), _Book(plan.limits)
@@ -157,6 +184,28 @@ def replay(calls: Sequence[Call], plan: Plan, reference: Reference) -> Replay:
                 shared = pacing.merge(shared, lease, plan.pacing, now=call.at)
                 lease = pacing_state.lease_of(shared)
     return Replay(plan, tuple(results))
+
+
+def _cascaded(calls: Sequence[Call], plan: Plan, cascade: Cascade) -> Iterator[Result]:
+    """What a cascade does with each call. A strong call for which no money is left leaves the weak answer standing."""
+    book = _Book(plan.limits)
+    for call in calls:
+        zone, wanted = Zone.MIDDLE, Tier.STRONG if call.forced_strong else Tier.WEAK
+        if call.win_probability is not None and call.acceptance is not None:
+            zone = cascading.zone(call.win_probability, easy_alpha=cascade.easy_alpha, hard_alpha=cascade.hard_alpha)
+            escalates = not cascading.accepts(call.acceptance, threshold=cascade.threshold)
+            wanted = Tier.STRONG if zone is Zone.HARD or (zone is Zone.MIDDLE and escalates) else Tier.WEAK
+        weak_first = wanted is Tier.STRONG and zone is Zone.MIDDLE and call.acceptance is not None
+        tier: Tier | None = wanted
+        if not book.fits(Result(call, wanted, None, free=False, degraded=False, weak_first=weak_first).cost, call.at):
+            # The weak answer was had before the strong one was missed; where there is none, the policy decides.
+            stands = book.fits(call.weak_cost, call.at)
+            tier = Tier.WEAK if weak_first and stands else _that_fits(call, wanted, plan, book)
+        result = Result(
+            call, tier, None, free=False, degraded=tier is not None and tier is not wanted, weak_first=weak_first
+        )
+        book.charge(result.cost, call.at)
+        yield result
 
 
 def _that_fits(call: Call, tier: Tier, plan: Plan, book: _Book) -> Tier | None:

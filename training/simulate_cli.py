@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -56,6 +57,14 @@ def add_commands(subparsers: Any) -> None:
         "--alpha", type=float, help="of the fixed plan beside it (default: what the share's quantile is)"
     )
     target.add_argument("--gain", type=float, help="of the integrator (default: the dispatcher's)")
+    cascade = parser.add_argument_group("cascade, with --stream: in place of a share")
+    cascade.add_argument(
+        "--strategy", default="route", choices=["route", "cascade"], help="cascade asks the weak model first"
+    )
+    cascade.add_argument("--answer-artifact", type=Path, help="of kind answer, whose quantiles are used")
+    cascade.add_argument("--threshold", type=float, help="from this acceptance probability on the weak answer is given")
+    cascade.add_argument("--easy-alpha", type=float, default=0.0, help="below it, weak without a check (default: 0)")
+    cascade.add_argument("--hard-alpha", type=float, help="from it on, strong at once (default: never)")
     parser.add_argument("--artifact", type=Path, help="directory whose quantiles are used (default: the shipped one)")
     parser.add_argument("--window", type=int, default=1000, help="calls per window of the report (default: 1000)")
     parser.add_argument("--csv", type=Path, help="write every window there")
@@ -89,8 +98,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--window, --calls and --days must be positive")
     loaded = artifact.load(arguments.artifact or DEFAULT_ARTIFACT)
     reference = Reference(loaded.version, loaded.manifest.score_quantiles)
-    calls, about = _calls(arguments, reference)
-    plans = _plans(arguments, reference)
+    judge = _judge(arguments)
+    calls, about = _calls(arguments, reference, judge)
+    plans = _plans(arguments, reference) if judge is None else _cascades(arguments, reference, judge)
     replays = [simulate.replay(calls, plan, reference) for plan in plans]
     spend = simulate.spend_of(plans[0])
     period = None if spend is None or arguments.share is not None else spend.period
@@ -113,7 +123,28 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _calls(arguments: argparse.Namespace, reference: Reference) -> "tuple[list[Call], str]":
+def _judge(arguments: argparse.Namespace) -> Sequence[float] | None:
+    """Quantiles of the scorer of answers; nothing where there is no cascade."""
+    from scorer_service import artifact
+
+    if arguments.strategy == "route":
+        return None
+    if arguments.answer_artifact is None or arguments.threshold is None:
+        raise UsageError("--strategy cascade needs --answer-artifact and --threshold: 'pointsman calibrate' sets one")
+    if arguments.log is not None or arguments.share is not None:
+        raise UsageError("--strategy cascade goes with --stream, and holds no --share: leave the other out")
+    hard_alpha = 1.0 if arguments.hard_alpha is None else arguments.hard_alpha
+    if not 0 <= arguments.threshold <= 1 or not 0 <= arguments.easy_alpha <= hard_alpha <= 1:
+        raise UsageError("--threshold, --easy-alpha and --hard-alpha are in [0, 1], and easy is not above hard")
+    manifest = artifact.load(arguments.answer_artifact).manifest
+    if manifest.task is not artifact.Task.SCORE_ANSWER:
+        raise UsageError(f"--answer-artifact is to {manifest.task.value}: give one of kind 'answer'")
+    return manifest.score_quantiles
+
+
+def _calls(
+    arguments: argparse.Namespace, reference: Reference, acceptances: Sequence[float] | None
+) -> "tuple[list[Call], str]":
     from training import streams
 
     if arguments.log is not None:
@@ -139,7 +170,9 @@ def _calls(arguments: argparse.Namespace, reference: Reference) -> "tuple[list[C
         output_tokens=int(tokens[1]),
         seed=arguments.seed,
     )
-    return streams.generate(traffic, reference.quantiles), f"{arguments.calls:,} {arguments.stream} calls"
+    return streams.generate(
+        traffic, reference.quantiles, acceptances or ()
+    ), f"{arguments.calls:,} {arguments.stream} calls"
 
 
 def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
@@ -168,6 +201,24 @@ def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
     wanted = Plan(name=", ".join(names), pacing=policy, alpha=alpha, limits=limits, on_exhausted=on_exhausted)
     fixed = Plan(name=f"fixed α {alpha:.3f}", alpha=alpha, limits=limits, on_exhausted=on_exhausted)
     return [wanted, fixed]
+
+
+def _cascades(arguments: argparse.Namespace, reference: Reference, acceptances: Sequence[float]) -> "list[Plan]":
+    """The cascade, and beside it a fixed alpha that makes about as many strong calls, under the same hard limits."""
+    from training.simulate import Cascade, Plan
+
+    limits, on_exhausted = _limits(arguments), OnExhausted(arguments.on_exhausted)
+    hard_alpha = routing.NEVER_STRONG if arguments.hard_alpha is None else arguments.hard_alpha
+    cascade = Cascade(threshold=arguments.threshold, easy_alpha=arguments.easy_alpha, hard_alpha=hard_alpha)
+    share = sum(acceptance < arguments.threshold for acceptance in acceptances) / len(acceptances)
+    alpha = arguments.alpha
+    if alpha is None:
+        alpha = routing.alpha_for_share(reference.quantiles, share)
+    name = f"cascade {arguments.threshold:g}"
+    return [
+        Plan(name=name, limits=limits, on_exhausted=on_exhausted, cascade=cascade),
+        Plan(name=f"fixed α {alpha:.3f}", alpha=alpha, limits=limits, on_exhausted=on_exhausted),
+    ]
 
 
 def _limits(arguments: argparse.Namespace) -> tuple[Limit, ...]:

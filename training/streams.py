@@ -43,6 +43,7 @@ class Call:
         win_probability: `None` where no threshold may decide: the tier is then `forced_strong`.
         weak_cost, strong_cost: what it costs in each tier, in nano-USD.
         forced_strong: the tier that something else decided on.
+        acceptance: what a scorer of answers says of the weak answer; `None` where that is not simulated.
     """
 
     at: float
@@ -50,6 +51,7 @@ class Call:
     weak_cost: int
     strong_cost: int
     forced_strong: bool = False
+    acceptance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,7 @@ class Traffic:
     seed: int = 0
 
 
-def generate(traffic: Traffic, quantiles: Sequence[float]) -> list[Call]:
+def generate(traffic: Traffic, quantiles: Sequence[float], acceptances: Sequence[float] = ()) -> list[Call]:
     """Calls whose win probabilities come from an artefact's quantiles, harder or easier as the kind of stream has it.
 
     Hardness moves the percentile: a prompt at percentile u stands at Φ(Φ⁻¹(u) + h).
@@ -83,6 +85,10 @@ def generate(traffic: Traffic, quantiles: Sequence[float]) -> list[Call]:
     `iid`: h = 0, evenly busy. `step`: h = 1.5 from half-way on, so that a fixed alpha for 30 % strong then sends 84 %.
     `ramp`: h grows from 0 to 1.5. `diurnal`: h and the rate follow the hour, hardest and busiest at 18:00 UTC.
     `burst`: four times a day, for 20 minutes, ten times the traffic at h = 1.5.
+
+    With `acceptances`, quantiles of an artefact that scores answers, each call also has what it says of the weak
+    answer: at Φ(Φ⁻¹(v) − h), with v independent of u. Harder traffic is answered worse; beyond that, what a prompt and
+    what an answer tell are taken to be different things.
     """
     random = np.random.default_rng(traffic.seed)
     length = traffic.days * 86_400
@@ -92,11 +98,17 @@ def generate(traffic: Traffic, quantiles: Sequence[float]) -> list[Call]:
     win_probabilities = np.interp(percentiles, levels, np.asarray(quantiles))
     inputs = _counts(random, traffic.input_tokens, _INPUT_SPREAD, traffic.calls)
     outputs = _counts(random, traffic.output_tokens, _OUTPUT_SPREAD, traffic.calls)
+    accepted: Sequence[float | None] = [None] * traffic.calls
+    if acceptances:
+        places = norm.cdf(random.standard_normal(traffic.calls) - hardness)
+        accepted = np.interp(places, np.linspace(0.0, 1.0, len(acceptances)), np.asarray(acceptances)).tolist()
     calls = []
-    for offset, probability, tokens_in, tokens_out in zip(offsets, win_probabilities, inputs, outputs, strict=True):
+    for offset, probability, tokens_in, tokens_out, acceptance in zip(
+        offsets, win_probabilities, inputs, outputs, accepted, strict=True
+    ):
         usage = Usage(input_tokens=int(tokens_in), output_tokens=int(tokens_out), source=UsageSource.ESTIMATED)
         weak, strong = pricing.cost(traffic.weak, usage), pricing.cost(traffic.strong, usage)
-        calls.append(Call(START + float(offset), float(probability), weak, strong))
+        calls.append(Call(START + float(offset), float(probability), weak, strong, acceptance=acceptance))
     return calls
 
 
@@ -198,6 +210,9 @@ def read_log(path: Path, *, tenant: str | None) -> Log:
     return Log(sorted(calls, key=lambda call: call.at), tuple(versions), unpriced)
 
 
+_PAIR = 2
+
+
 def _records(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -217,6 +232,11 @@ def _call(record: dict[str, Any]) -> Call | None:
     if decision is None or decision.get("cost_source", "COST_SOURCE_PENDING") == "COST_SOURCE_PENDING":
         return None
     cost, other = int(decision.get("cost_nano_usd", 0)), int(decision.get("other_tier_cost_nano_usd", 0))
+    if len(decision.get("candidates", ())) > _PAIR:
+        raise StreamError(
+            f"tenant {record.get('tenant_id')!r} has more than two models, and what a call costs at each is not in the "
+            "log: name a tenant of two models"
+        )
     strong = decision["tier"] == "TIER_STRONG"
     free = decision.get("reason") in _FREE_REASONS and decision.get("alpha_source") != "ALPHA_SOURCE_OVERRIDE"
     return Call(

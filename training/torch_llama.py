@@ -18,10 +18,21 @@ def last_state(weights: Mapping[str, Tensor], shape: LlamaShape, input_ids: Tens
     Padding stands on the right, where no earlier token looks at it: causal attention needs no other mask.
     """
     hidden = functional.embedding(input_ids, weights[EMBEDDINGS])
+    return last_of(weights, shape, layers(weights, shape, hidden, range(shape.layers)), attention_mask)
+
+
+def last_of(weights: Mapping[str, Tensor], shape: LlamaShape, hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Of the top layer's states [batch, tokens, width] that of each row's last token, normed: [batch, width]."""
+    last = attention_mask.sum(dim=1) - 1
+    return norm(hidden[torch.arange(len(hidden)), last], weights[FINAL_NORM], shape.epsilon)
+
+
+def layers(weights: Mapping[str, Tensor], shape: LlamaShape, hidden: Tensor, numbers: range) -> Tensor:
+    """Hidden states after these layers: [batch, tokens, width] before and after."""
     batch, tokens, width = hidden.shape
     size = width // shape.heads
     cosine, sine = rotations(shape, size, tokens)
-    for layer in range(shape.layers):
+    for layer in numbers:
         own = {short: weights[name] for short, name in names(layer).items()}
         value = norm(hidden, own["attention_norm"], shape.epsilon)
         query, key, values = (
@@ -35,8 +46,7 @@ def last_state(weights: Mapping[str, Tensor], shape: LlamaShape, input_ids: Tens
         value = norm(hidden, own["feed_norm"], shape.epsilon)
         inner = functional.silu(functional.linear(value, own["gate"])) * functional.linear(value, own["up"])
         hidden = hidden + functional.linear(inner, own["down"])
-    last = attention_mask.sum(dim=1) - 1
-    return norm(hidden[torch.arange(batch), last], weights[FINAL_NORM], shape.epsilon)
+    return hidden
 
 
 def norm(value: Tensor, scale: Tensor, epsilon: float) -> Tensor:

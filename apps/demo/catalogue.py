@@ -59,17 +59,21 @@ def openai_models() -> Models:
     )
 
 
-def toml(models: Models, *, scorer: str, more_tenants: Mapping[str, str] = MappingProxyType({})) -> str:
+def toml(
+    models: Models, *, scorer: str, more_tenants: Mapping[str, str] = MappingProxyType({}), canary: str = ""
+) -> str:
     """The dispatcher's configuration file.
 
     Args:
         models: who answers, for every tenant.
         scorer: the scorer's `host:port`.
         more_tenants: tenants beside those of `SHARES`: from the name to the lines of its policy.
+        canary: a `[[scorer.canaries]]` section; empty for none.
     """
     sections = [
         # More patient than a service should be: on a laptop the local model keeps every core busy.
-        f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n'
+        f'[scorer]\naddress = "{scorer}"\ntimeout = 2.0\n',
+        canary,
     ]
     for model in (models.strong, models.weak):
         sections.append(

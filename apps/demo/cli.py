@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def add_commands(subparsers: Any) -> None:
@@ -22,7 +22,7 @@ def _demo(_: argparse.Namespace) -> int:
     # Imported here: `pointsman --help` needs neither gRPC nor rich.
     from apps.demo.show import demo, terminal
 
-    return until_signal(lambda: demo(terminal(), os.environ), interrupted=_INTERRUPTED)
+    return until_signal(lambda: demo(terminal(), os.environ), interrupted=INTERRUPTED)
 
 
 def _run(_: argparse.Namespace) -> int:

@@ -63,14 +63,14 @@ async def running(
             models = openai_models()
         else:
             upstream = await stack.enter_async_context(
-                child("apps.local_upstream", _env("LOCAL_UPSTREAM", LISTEN=_loopback(ports.upstream)))
+                child("apps.local_upstream", environment("LOCAL_UPSTREAM", LISTEN=loopback(ports.upstream)))
             )
             children.append(upstream)
             models = local_models(upstream.serving["http"])
         scorer = await stack.enter_async_context(
             child(
                 "scorer_service",
-                _env("SCORER", LISTEN=_loopback(ports.scorer), METRICS_LISTEN=_loopback(ports.scorer_metrics)),
+                environment("SCORER", LISTEN=loopback(ports.scorer), METRICS_LISTEN=loopback(ports.scorer_metrics)),
             )
         )
         config = Path(directory) / "dispatcher.toml"
@@ -78,10 +78,10 @@ async def running(
         dispatcher = await stack.enter_async_context(
             child(
                 "dispatcher_service",
-                _env(
+                environment(
                     "DISPATCHER",
-                    LISTEN=_loopback(ports.dispatcher),
-                    METRICS_LISTEN=_loopback(ports.dispatcher_metrics),
+                    LISTEN=loopback(ports.dispatcher),
+                    METRICS_LISTEN=loopback(ports.dispatcher_metrics),
                     CONFIG=str(config),
                     LEDGER=f"sqlite:{Path(directory) / 'ledger.sqlite'}",
                 ),
@@ -90,11 +90,13 @@ async def running(
         yield Stack(models=models, scorer=scorer, dispatcher=dispatcher, children=(*children, scorer, dispatcher))
 
 
-def _env(prefix: str, **settings: str) -> dict[str, str]:
+def environment(prefix: str, **settings: str) -> dict[str, str]:
+    """Settings of a service that starts with `prefix`, with logs that `children` reads."""
     return {f"{prefix}_{name}": value for name, value in {**settings, **_LOGS}.items()}
 
 
-def _loopback(port: int) -> str:
+def loopback(port: int = 0) -> str:
+    """An address on this machine alone; port 0 takes a free one."""
     return f"127.0.0.1:{port}"
 
 

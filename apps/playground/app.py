@@ -2,7 +2,8 @@
 
 The browser holds the session; nothing is kept here. Each call is a call of the dispatcher as one tenant, so that what
 the page shows is what any caller gets. An answer is streamed as lines of JSON: `decision`, then `text` pieces, then
-`finished` or `failed`. Leaving the page, or Stop, ends the call and the model's work.
+`finished` or `failed`; where a cascade goes on to another model, `replaced` takes back the text so far. Leaving the
+page, or Stop, ends the call and the model's work.
 
 Since whoever reaches the page spends the tenant's budget, other web pages must not: every call has a JSON body, which
 a browser does not send across origins without asking, and the Host header must be one of ours.
@@ -103,6 +104,7 @@ class Playground:
                     _prompt(body),
                     alpha=_alpha(body),
                     labels={"playground": _word(body, "label")},
+                    accept_replacement=True,
                     timeout=_ANSWER_SECONDS,
                     max_tokens=_max_tokens(body),
                 )
@@ -144,8 +146,12 @@ class Playground:
         """The stream's events; leaving it, in whatever way, ends the call."""
         async with stack:
             yield _line({"decision": documents.decision(stream.decision), "request_id": stream.request_id})
+            replacements = 0
             try:
                 async for text in stream:
+                    if stream.replacements != replacements:
+                        replacements = stream.replacements
+                        yield _line({"replaced": True, "decision": documents.decision(stream.decision)})
                     yield _line({"text": text})
             except PointsmanCallError as error:
                 yield _line({"failed": self._sentence(error), "decision": documents.decision(stream.decision)})

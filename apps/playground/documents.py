@@ -6,7 +6,20 @@ from typing import Any
 
 import grpc
 
-from pointsman.client import AlphaSource, Budget, CostSource, Decision, PointsmanCallError, Policy, Reason, Tier
+from pointsman.client import (
+    AlphaSource,
+    Budget,
+    Candidate,
+    CostSource,
+    Decision,
+    LeftOut,
+    PointsmanCallError,
+    Policy,
+    Reason,
+    Stage,
+    StageResult,
+    Tier,
+)
 
 _NANO = 1_000_000_000
 
@@ -26,6 +39,8 @@ _REASONS: Mapping[Reason, str] = {
     Reason.TOOL_LOOP: "a model waits for the results of its own tool calls",
     Reason.OVERRIDE_WEAK: "operators have turned the tenant to weak",
     Reason.OVERRIDE_STRONG: "operators have turned the tenant to strong",
+    Reason.ONLY_FIT: "no other model of the tenant can take this request",
+    Reason.BEST_UTILITY: "its quality less its cost is best",
     Reason.CASCADE: "it is asked first, and its answer will be checked",
     Reason.ACCEPTED: "its answer was accepted",
     Reason.LAST_STAGE: "no cheaper model's answer was accepted",
@@ -34,6 +49,26 @@ _REASONS: Mapping[Reason, str] = {
     Reason.BEST_RANKED: "its answer ranked first",
     Reason.UNRANKED: "it is the strongest that answered, since the answers could not be compared",
     Reason.FUSED: "it made one answer of the best",
+}
+_RESULTS: Mapping[StageResult, str] = {
+    StageResult.ACCEPTED: "accepted",
+    StageResult.REJECTED: "not accepted",
+    StageResult.UNCHECKED: "not checked",
+    StageResult.NO_SCORE: "no score in time",
+    StageResult.FAILED: "did not answer",
+    StageResult.NO_MONEY: "not asked, for want of money",
+    StageResult.NO_TIME: "not asked, for want of time",
+    StageResult.RANKED: "ranked",
+    StageResult.CANCELLED: "cancelled",
+    StageResult.FUSED: "made one answer of the best",
+}
+_LEFT_OUT: Mapping[LeftOut, str] = {
+    LeftOut.MODALITY: "cannot take such parts",
+    LeftOut.CONTEXT_WINDOW: "its context window is too small",
+    LeftOut.TOOLS: "takes no tools",
+    LeftOut.TURNED_OFF: "operators have turned it off",
+    LeftOut.STICKY_CONVERSATION: "the conversation has had better",
+    LeftOut.NOT_SCORED: "the scorer does not know it",
 }
 
 
@@ -48,12 +83,22 @@ def decision(value: Decision) -> dict[str, Any]:
         "alpha": value.alpha,
         "alpha_source": value.alpha_source.value,
         "win_probability": value.win_probability,
+        "strong_until": strong_until(value),
         "pair_mismatch": value.pair_mismatch,
         "cost": value.cost_nano_usd if priced else None,
         "strong_cost": value.all_strong_cost_nano_usd if priced else None,
         "weak_cost": weak_costs.get(value.tier) if priced else None,
         "cost_source": value.cost_source.value,
+        "candidates": [_candidate(each) for each in value.candidates],
+        "stages": [_stage(each) for each in value.stages],
     }
+
+
+def strong_until(value: Decision) -> float | None:
+    """The highest α at which the strongest model answers, since it beats every cheaper one; `None` if nobody knows."""
+    compared = [each.beaten_by_strongest for each in value.candidates if each.beaten_by_strongest is not None]
+    # Candidates are in the order of their price, so that the last one is the strongest itself.
+    return min(compared[:-1], default=value.win_probability)
 
 
 def why(value: Decision) -> str:
@@ -66,6 +111,26 @@ def why(value: Decision) -> str:
     else:
         reason = _REASONS.get(value.reason) or value.reason.value.replace("_", " ")
     return f"{reason} ({value.instead_of} was chosen first)" if value.instead_of else reason
+
+
+def _candidate(value: Candidate) -> dict[str, str]:
+    if value.left_out is not None:
+        return {
+            "model": value.model,
+            "words": f"left out: {_LEFT_OUT.get(value.left_out, value.left_out.value.replace('_', ' '))}",
+        }
+    if value.beaten_by_strongest is None:
+        return {"model": value.model, "words": "not compared"}
+    return {"model": value.model, "words": f"the strongest beats it with {value.beaten_by_strongest:.3f}"}
+
+
+def _stage(value: Stage) -> dict[str, Any]:
+    words = _RESULTS.get(value.result, value.result.value)
+    if value.acceptance_probability is not None and value.threshold is not None:
+        words += f" (acceptance {value.acceptance_probability:.3f}, threshold {value.threshold:.3f})"
+    if value.win_rate is not None:
+        words += f" (win rate {value.win_rate:.3f})"
+    return {"model": value.model, "given": value.given, "words": words, "cost": value.cost_nano_usd}
 
 
 def budget(value: Budget) -> list[dict[str, str | None]]:

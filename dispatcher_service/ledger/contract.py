@@ -13,10 +13,13 @@ morning. A charge belongs to the windows in which it was reserved, whenever it i
 *Clock*: a backend has one for windows and expiry. SQLite: the host's; Redis: the server's own TIME.
 
 *Failure*: a backend that cannot be reached or trusted raises `LedgerUnavailable`; it never grants on a guess.
+
+*Immediate*: a backend that does its steps within the process. What it has done is known as soon as it is done: no
+answer can be late or lost. A step of its that is cancelled while it waits for its turn has done nothing.
 """
 
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Protocol
@@ -69,7 +72,8 @@ class Attempt:
         estimate: what it is expected to cost, at most the worst case; charged if it expires after it was started.
         limits: the tenant's, at most one per period.
         lifetime: seconds after which the reservation expires.
-        started: true to have it marked as started at once, where nothing is awaited between reserve and call.
+        started: true to have it marked as started at once, where nothing is awaited between reserve and call and the
+            backend is immediate: else an answer that is lost leaves a charge for a call that was never made.
     """
 
     id: str
@@ -211,6 +215,17 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DocumentWrite:
+    """One of several documents that are written together. See `Ledger.put_document`."""
+
+    tenant_id: str
+    name: str
+    body: bytes
+    expected: int
+    lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A small value kept beside the money, such as a tenant's pace or policy overlay. `version` counts from 1."""
 
@@ -220,6 +235,10 @@ class Document:
 
 class Ledger(Protocol):
     """The money book. Every method may raise `LedgerUnavailable`."""
+
+    @property
+    def immediate(self) -> bool:
+        """See the top of the file. Such a backend awaits nothing but `asyncio.sleep`."""
 
     async def reserve(self, attempt: Attempt) -> Reservation | Refusal:
         """Put the worst case aside, in all windows in one atomic step, or say which limit has no room for it."""
@@ -255,6 +274,9 @@ class Ledger(Protocol):
 
         `lifetime` is in seconds; `None` keeps it for good.
         """
+
+    async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]:
+        """As `put_document` for each of them, in this order, at the cost of little more than one."""
 
     def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
         """The tenant's documents whose names begin with `prefix`, each with its name, in no order."""

@@ -2,7 +2,7 @@
 
 import enum
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 
@@ -18,6 +18,7 @@ from dispatcher_service.ledger.contract import (
     Charge,
     ChargeSource,
     Document,
+    DocumentWrite,
     Overrun,
     OverrunCause,
     Refusal,
@@ -61,6 +62,8 @@ class _Row:
 
 class MemoryLedger:
     """See `contract.Ledger`. No method awaits anything, so that each is atomic on its event loop."""
+
+    immediate = True
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds since the epoch."""
@@ -196,6 +199,12 @@ class MemoryLedger:
         ends_at = None if lifetime is None else now + lifetime
         self._documents.put(tenant_id, name, Document(expected + 1, body), ends_at=ends_at, now=now)
         return True
+
+    async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]:
+        return [
+            await self.put_document(w.tenant_id, w.name, w.body, expected=w.expected, lifetime=w.lifetime)
+            for w in writes
+        ]
 
     async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
         for name in self._documents.names(tenant_id, prefix):

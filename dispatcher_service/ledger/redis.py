@@ -37,6 +37,7 @@ from dispatcher_service.ledger.contract import (
     Charge,
     ChargeSource,
     Document,
+    DocumentWrite,
     Overrun,
     OverrunCause,
     Refusal,
@@ -85,6 +86,8 @@ def connect(url: str, *, timeout: float = 1.0, max_connections: int = 64) -> Cli
 
 class RedisLedger:
     """See `contract.Ledger`."""
+
+    immediate = False
 
     def __init__(
         self,
@@ -230,9 +233,18 @@ class RedisLedger:
     async def put_document(
         self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
     ) -> bool:
-        key = _document_key(tenant_id, name)
-        lifetime_ms = "" if lifetime is None else int(lifetime * 1000)
-        return bool(await self._do(lambda: self._client.eval(PUT_DOCUMENT, 1, key, expected, body, lifetime_ms)))
+        arguments = _put_arguments(DocumentWrite(tenant_id, name, body, expected, lifetime))
+        return bool(await self._do(lambda: self._client.eval(PUT_DOCUMENT, 1, *arguments)))
+
+    async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]:
+        def send() -> Awaitable[list[Any]]:
+            pipeline = self._client.pipeline(transaction=False)
+            for write in writes:
+                pipeline.eval(PUT_DOCUMENT, 1, *_put_arguments(write))
+            sent: Awaitable[list[Any]] = pipeline.execute()
+            return sent
+
+        return [bool(written) for written in await self._do(send)] if writes else []
 
     async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
         begin = len(_document_key(tenant_id, ""))
@@ -347,6 +359,11 @@ def _keys(tenant_id: str) -> tuple[str, str, str, str, str]:
 
 def _document_key(tenant_id: str, name: str) -> str:
     return f"{_PREFIX}:{{{quote(tenant_id, safe='')}}}:document:{name}"
+
+
+def _put_arguments(write: DocumentWrite) -> tuple[str, int, bytes, int | str]:
+    lifetime_ms = "" if write.lifetime is None else int(write.lifetime * 1000)
+    return _document_key(write.tenant_id, write.name), write.expected, write.body, lifetime_ms
 
 
 def _check_name(name: str) -> None:

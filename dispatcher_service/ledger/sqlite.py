@@ -16,7 +16,7 @@ import functools
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -34,6 +34,7 @@ from dispatcher_service.ledger.contract import (
     Charge,
     ChargeSource,
     Document,
+    DocumentWrite,
     Overrun,
     OverrunCause,
     Refusal,
@@ -108,6 +109,8 @@ _T = TypeVar("_T")
 
 class SqliteLedger:
     """See `contract.Ledger`."""
+
+    immediate = True
 
     def __init__(
         self,
@@ -227,14 +230,14 @@ class SqliteLedger:
     async def put_document(
         self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
     ) -> bool:
-        def step(now_ms: int) -> bool:
-            known = self._document(tenant_id, name, now_ms)
-            if (known.version if known else 0) != expected:
-                return False
-            ends_ms = None if lifetime is None else now_ms + int(lifetime * 1000)
-            self._db.execute(_PUT_DOCUMENT, (tenant_id, name, expected + 1, body, ends_ms))
+        write = DocumentWrite(tenant_id, name, body, expected, lifetime)
+        return (await self.put_documents((write,)))[0]
+
+    async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]:
+        def step(now_ms: int) -> list[bool]:
+            written = [self._put(write, now_ms) for write in writes]
             self._db.execute(_FORGET_DOCUMENTS, (now_ms, _SWEEP))
-            return True
+            return written
 
         return await self._step(step)
 
@@ -489,6 +492,14 @@ class SqliteLedger:
             (tenant_id, name, now_ms),
         ).fetchone()
         return None if row is None else Document(*row)
+
+    def _put(self, write: DocumentWrite, now_ms: int) -> bool:
+        known = self._document(write.tenant_id, write.name, now_ms)
+        if (known.version if known else 0) != write.expected:
+            return False
+        ends_ms = None if write.lifetime is None else now_ms + int(write.lifetime * 1000)
+        self._db.execute(_PUT_DOCUMENT, (write.tenant_id, write.name, write.expected + 1, write.body, ends_ms))
+        return True
 
     def _page(self, tenant_id: str, prefix: str, after: str, now_ms: int) -> list[tuple[str, Document]]:
         values = (tenant_id, prefix, prefix + _LAST_CHARACTER, after, now_ms, _PAGE)

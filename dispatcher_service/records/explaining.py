@@ -22,7 +22,6 @@ _LEFT_OUT = {
     decision_pb2.LEFT_OUT_TURNED_OFF: "operators had turned it off",
     decision_pb2.LEFT_OUT_STICKY_CONVERSATION: "the conversation keeps a stronger model by the tenant's sticky",
     decision_pb2.LEFT_OUT_NOT_SCORED: "the scorer does not compare it with the others",
-    decision_pb2.LEFT_OUT_DEARER_THAN_STRONGEST: "it costs more than the model that the scorer knows as the strongest",
 }
 _SOURCES = {
     decision_pb2.ALPHA_SOURCE_FIXED: "the tenant's fixed alpha",

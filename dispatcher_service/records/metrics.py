@@ -12,6 +12,9 @@ from dispatcher_service.records.shadows import ShadowChoice
 PLACES = ("queue", "log", "lookup", "text", "shadow")
 """Where records can be lost. Closed: a metric label."""
 
+OPINIONS = ("rating", "preference")
+"""Kinds of feedback. Closed: a metric label."""
+
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 
 
@@ -45,6 +48,25 @@ class RecordMetrics:
             ["tenant", "shadow"],
             registry=registry,
         )
+
+        self._feedback = Counter(
+            f"{PREFIX}_feedback",
+            "Feedback by the scorer that serves the tenant now, and its kind; a repeated one counts again.",
+            ["scorer", "kind"],
+            registry=registry,
+        )
+        self._opinion = Counter(
+            f"{PREFIX}_feedback_opinion",
+            "Sum of what that feedback says of the answer: a rating as it is, 1 where the answer was preferred to "
+            "another, one half for a tie, 0 where the other was.",
+            ["scorer", "kind"],
+            registry=registry,
+        )
+
+    def opinion(self, scorer: str, kind: str, value: float) -> None:
+        """See `servicer.Told`."""
+        self._feedback.labels(scorer, kind).inc()
+        self._opinion.labels(scorer, kind).inc(value)
 
     def conversation_store(self, operation: str, result: str, seconds: float) -> None:
         """See `conversations.Observe`."""

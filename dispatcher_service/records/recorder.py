@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 MAX_QUEUE_BYTES = 64 * 1024 * 1024
 """Text of conversations that may wait to be redacted or scored in a shadow."""
 _BATCH = 256
+_GATHER_SECONDS = 0.02
 _AT_ONCE = 16
 _SHADOW_TIMEOUT = 1.0
 _STORE_PAUSE = 5.0
@@ -142,6 +143,9 @@ class Recorder:
             except TimeoutError:
                 await self._tend()
                 continue
+            if not self._stopping:
+                # A batch costs little more than a record: under load many share one.
+                await asyncio.sleep(_GATHER_SECONDS)
             await self._work()
 
     def stop(self) -> None:
@@ -177,7 +181,7 @@ class Recorder:
         try:
             await asyncio.gather(*(self._try_shadow(entry, limit) for entry in entries if entry.outcome is not None))
             await self._write([item.record if isinstance(item, _Entry) else item for item in batch])
-            await asyncio.gather(*(self._keep(entry, limit) for entry in entries))
+            await self._keep(entries, limit)
         except Exception:
             # Whatever it was: the next batch is not to wait for a restart.
             logger.exception("decision records are lost")
@@ -232,22 +236,29 @@ class Recorder:
         except OSError as error:
             self._lose("log", len(records), str(error))
 
-    async def _keep(self, entry: _Entry, limit: asyncio.Semaphore) -> None:
-        if self._store is None or self._store.retention == 0:
+    async def _keep(self, entries: Sequence[_Entry], limit: asyncio.Semaphore) -> None:
+        store = self._store
+        if store is None or store.retention == 0 or not entries:
             return
         if time.monotonic() < self._store_paused_until:
-            self._lost("lookup", 1)
+            self._lost("lookup", len(entries))
             return
-        keeps_text = entry.policy.log_text
-        lifetime = max(self._store.retention, entry.policy.text_ttl) if keeps_text else self._store.retention
+        try:
+            await store.put_decisions([(entry.record, _lifetime(entry.policy, store)) for entry in entries])
+        except LedgerUnavailable as error:
+            # The rest would wait for the same time-out, one after the other.
+            self._store_paused_until = time.monotonic() + _STORE_PAUSE
+            self._lose("lookup", len(entries), str(error))
+            return
+        await asyncio.gather(*(self._try_keep_text(store, entry, limit) for entry in entries if entry.policy.log_text))
+
+    async def _try_keep_text(self, store: RecordStore, entry: _Entry, limit: asyncio.Semaphore) -> None:
+        if entry.outcome is None:
+            return
         async with limit:
             try:
-                await self._store.put_decision(entry.record, lifetime=lifetime)
-                if keeps_text and entry.outcome is not None:
-                    await self._keep_text(self._store, entry, entry.outcome.request.chat)
+                await self._keep_text(store, entry, entry.outcome.request.chat)
             except LedgerUnavailable as error:
-                # The rest would wait for the same time-out, one after the other.
-                self._store_paused_until = time.monotonic() + _STORE_PAUSE
                 self._lose("lookup", 1, str(error))
 
     async def _keep_text(self, store: RecordStore, entry: _Entry, chat: Chat) -> None:
@@ -266,3 +277,7 @@ class Recorder:
         if now >= self._next_warning:
             self._next_warning = now + _SECONDS_BETWEEN_WARNINGS
             logger.warning("decision records are lost", extra=fields(where=where, why=why))
+
+
+def _lifetime(policy: TenantPolicy, store: RecordStore) -> float:
+    return max(store.retention, policy.text_ttl) if policy.log_text else store.retention

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from dispatcher_service import scorers
 from dispatcher_service.auth import Authenticator
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.chat_translation import number
@@ -20,6 +21,17 @@ from pointsman.dispatcher.v1 import decision_pb2, records_pb2, records_pb2_grpc
 SERVICE = records_pb2.DESCRIPTOR.services_by_name["RecordService"].full_name
 
 
+Told = Callable[[str, str, float], None]
+"""Called once per feedback with the name of the tenant's scorer, the kind (see `metrics.OPINIONS`), and what it says of
+the answer, from 0 to 1."""
+
+_OPINIONS = {
+    decision_pb2.PREFERENCE_CHOSEN: 1.0,
+    decision_pb2.PREFERENCE_TIE: 0.5,
+    decision_pb2.PREFERENCE_OTHER: 0.0,
+}
+
+
 class RecordServicer(records_pb2_grpc.RecordServiceServicer):
     """Implements `pointsman.dispatcher.v1.RecordService`."""
 
@@ -32,6 +44,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         catalogue: Callable[[], Catalogue],
         metrics: Metrics,
         tracing: Tracing,
+        told: Told,
         wall_clock: Callable[[], float],
     ) -> None:
         """`wall_clock` gives seconds since the epoch."""
@@ -39,6 +52,7 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
         self._recorder = recorder
         self._auth = auth
         self._catalogue = catalogue
+        self._told = told
         self._wall_clock = wall_clock
         self._edge = Edge(SERVICE, metrics=metrics, tracing=tracing)
 
@@ -84,7 +98,14 @@ class RecordServicer(records_pb2_grpc.RecordServiceServicer):
             lifetime = max(self._store.retention, policy.text_ttl if policy.log_text else 0)
             await self._store.put_feedback(feedback, lifetime=lifetime)
         self._recorder.feedback(feedback)
+        self._tell(feedback)
         return records_pb2.RecordFeedbackResponse(feedback=feedback)
+
+    def _tell(self, feedback: messages.Feedback) -> None:
+        scorer = scorers.assigned(feedback.tenant_id, self._catalogue().scorer)
+        kind = feedback.WhichOneof("opinion")
+        value = feedback.rating if kind == "rating" else _OPINIONS[feedback.preference]
+        self._told(scorer, str(kind), value)
 
     async def _erase_conversation(
         self, proto: records_pb2.EraseConversationRequest, context: Any

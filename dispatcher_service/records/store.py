@@ -12,13 +12,13 @@ method may raise `LedgerUnavailable`.
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from dispatcher_service import idempotency, layers
 from dispatcher_service.conversations import CONVERSATION_PREFIXES, conversation_document, requests_of
 from dispatcher_service.errors import LedgerUnavailable
-from dispatcher_service.ledger.contract import Document
+from dispatcher_service.ledger.contract import Document, DocumentWrite
 from pointsman.dispatcher.v1 import decision_pb2
 
 _TRIES = 4
@@ -27,9 +27,11 @@ _LONGEST_REQUEST = 2 * 3600.0
 
 
 class Documents(layers.Documents, Protocol):
-    """What a layer needs of a ledger, and finding and forgetting by prefix."""
+    """What a layer needs of a ledger, and writing several, and finding and forgetting by prefix."""
 
     def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]: ...
+
+    async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]: ...
 
     async def delete_documents(self, tenant_id: str, prefix: str) -> int: ...
 
@@ -44,9 +46,17 @@ class RecordStore:
         self._documents = documents
         self.retention = retention
 
-    async def put_decision(self, record: decision_pb2.DecisionRecord, *, lifetime: float) -> None:
-        """Keep a record; the latest one of a request id counts."""
-        await self._put(record.tenant_id, f"decision:{_hash(record.request_id)}", record.SerializeToString(), lifetime)
+    async def put_decisions(self, records: Sequence[tuple[decision_pb2.DecisionRecord, float]]) -> None:
+        """Keep records, each with its lifetime in seconds; the latest one of a request id counts."""
+        writes = [
+            DocumentWrite(
+                record.tenant_id, f"decision:{_hash(record.request_id)}", record.SerializeToString(), 0, lifetime
+            )
+            for record, lifetime in records
+        ]
+        for write, written in zip(writes, await self._documents.put_documents(writes), strict=True):
+            if not written:  # The request id has been used before.
+                await self._put(write.tenant_id, write.name, write.body, write.lifetime)
 
     async def put_text(
         self,
@@ -116,7 +126,7 @@ class RecordStore:
     async def _mark_erased(self, tenant_id: str, conversation_id: str, now: float) -> None:
         await self._put(tenant_id, _mark(conversation_id), str(int(now * 1e9)).encode(), _LONGEST_REQUEST)
 
-    async def _put(self, tenant_id: str, name: str, body: bytes, lifetime: float) -> None:
+    async def _put(self, tenant_id: str, name: str, body: bytes, lifetime: float | None) -> None:
         expected = 0
         for _ in range(_TRIES):
             if await self._documents.put_document(tenant_id, name, body, expected=expected, lifetime=lifetime):

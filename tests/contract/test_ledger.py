@@ -16,6 +16,7 @@ from dispatcher_service.ledger.contract import (
     Charge,
     ChargeSource,
     Document,
+    DocumentWrite,
     Ledger,
     Overrun,
     OverrunCause,
@@ -397,3 +398,17 @@ async def test_a_document_is_gone_when_its_lifetime_is_over(book: Backend, ledge
     assert [name async for name, _ in ledger.documents("acme", "text:")] == []
     assert not await ledger.delete_document("acme", "text:1")
     assert await ledger.put_document("acme", "text:2", b"body", expected=0, lifetime=lifetime)
+
+
+async def test_several_documents_are_written_together_each_by_its_own_version(ledger: Ledger) -> None:
+    assert await ledger.put_documents([]) == []
+    assert await ledger.put_document("acme", "decision:1", b"old", expected=0)
+    writes = [
+        DocumentWrite("acme", "decision:1", b"lost", 0),
+        DocumentWrite("acme", "decision:1", b"new", 1),
+        DocumentWrite("zeta", "decision:1", b"\x00\xff", 0, 60.0),
+        DocumentWrite("zeta", "decision:1", b"lost", 0, 60.0),
+    ]
+    assert await ledger.put_documents(writes) == [False, True, True, False]
+    assert await ledger.get_document("acme", "decision:1") == Document(2, b"new")
+    assert await ledger.get_document("zeta", "decision:1") == Document(1, b"\x00\xff")

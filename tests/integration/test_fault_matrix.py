@@ -161,7 +161,7 @@ async def _run(directory: Path, upstream: str) -> Run:
         await _idle(dispatcher)
         run = Run(
             results={(case[0], case[1], case[2]): result for case, result in zip(cases, results, strict=True)},
-            records=faults.records(directory),
+            records={},
             calls={user: faults.upstream_calls(upstream, user)["calls"] for user in map("-".join, map(_user, cases))},
             attempts=faults.samples(dispatcher, "attempts_total"),
             in_flight=faults.samples(dispatcher, "upstream_in_flight"),
@@ -171,6 +171,7 @@ async def _run(directory: Path, upstream: str) -> Run:
         )
         assert dispatcher.stop() == 0
         assert not [line for line in dispatcher.stderr if "internal error" in line or "Traceback" in line]
+    run.records |= faults.records(directory)  # Written behind the answers: all of them, now that it has stopped.
     ledger = open_ledger(faults.ledger_url(directory))
     run.balances |= {tenant: await ledger.balances(tenant) for tenant in ("alone", "backed")}
     await ledger.close()

@@ -19,10 +19,12 @@ from apps.demo.prompts import PROMPTS
 from pointsman.client import SyncDispatcherClient
 from pointsman.dispatcher.v1 import decision_pb2
 from tests import playgrounds
+from tests.answer_artifacts import write_answer
 from tests.browsers import MISSING, chromium, chromium_path
 from tests.dispatchers import STRONG, WEAK, start_dispatcher
 from tests.openai_server import OpenAIServer, openai_server_thread
 from tests.processes import SCORER_PORTS, ServiceProcess, eventually
+from training.cli import DEFAULT_ARTIFACT
 
 needs_chromium = pytest.mark.skipif(chromium_path() is None, reason=MISSING)
 
@@ -34,8 +36,18 @@ strong_call_share = 0.5
 usd_per_day = 0.000001
 on_exhausted = "reject"
 """
+_CASCADE = f"""
+[tenants.cascade]
+strong_model = "{STRONG}"
+weak_model = "{WEAK}"
+strategy = "cascade"
+[tenants.cascade.cascade]
+thresholds = [1.0]
+"""
 _POLICY = 'usd_per_day = 0.5\non_exhausted = "reject"\npace = false'
-_SECONDS = 20_000
+_MILLISECONDS = 20_000
+# Playwright's own five seconds are little on a busy machine.
+expect.set_options(timeout=_MILLISECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +58,17 @@ def upstream() -> Iterator[OpenAIServer]:
 
 @pytest.fixture(scope="module")
 def dispatcher(upstream: OpenAIServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("playground")
+    # A tiny judge of answers beside the shipped scorer: it is sure of none, so that a threshold of 1 accepts none.
+    artifacts = f"default={DEFAULT_ARTIFACT},answers={write_answer(directory / 'answers')}"
     with (
-        ServiceProcess("scorer_service", env=SCORER_PORTS) as scorer,
+        ServiceProcess("scorer_service", env={**SCORER_PORTS, "SCORER_ARTIFACTS": artifacts}) as scorer,
         start_dispatcher(
-            tmp_path_factory.mktemp("playground"),
+            directory,
             scorer=scorer.grpc,
             upstream=upstream.base_url,
             tenants={"default": _POLICY},
-            more=_POOR,
+            more=_POOR + _CASCADE,
         ) as process,
     ):
         yield process.grpc
@@ -82,7 +97,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """The page in a context of its own. Scripts must not fail, and nothing may come from elsewhere."""
     context = browser.new_context(**options)
-    context.set_default_timeout(_SECONDS)
+    context.set_default_timeout(_MILLISECONDS)
     page = context.new_page()
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -352,6 +367,27 @@ def test_a_policy_without_overrides_leaves_alpha_to_the_tenant(browser: Browser,
         page.get_by_role("button", name="Ask both models").click(force=True)
         page.get_by_role("button", name="Answer", exact=True).click()
         expect(page.locator(".pane .text")).to_contain_text("says:")
+
+
+@needs_chromium
+def test_a_cascade_shows_its_stages_and_an_answer_that_is_taken_back(browser: Browser, dispatcher: str) -> None:
+    with (
+        playgrounds.playground("--dispatcher", dispatcher, "--tenant", "cascade") as address,
+        open_page(browser, address) as page,
+    ):
+        expect(page.locator("#decision")).to_contain_text(f"{WEAK} (weak) would answer: it is asked first")
+        page.get_by_label("Your prompt").fill("Who of you knows?")
+        page.get_by_role("button", name="Answer", exact=True).click()
+        pane = page.locator(".pane")
+        expect(pane.locator(".text")).to_have_text(f"{STRONG} says: Who of you knows?")
+        expect(pane).to_contain_text(f"{WEAK} (weak) answered first, and that was taken back.")
+        stages = pane.get_by_role("list").locator("li")
+        expect(stages).to_have_count(2)
+        expect(stages.nth(0)).to_have_text(
+            re.compile(rf"{WEAK}: not accepted \(acceptance 0\.[0-9]{{3}}, threshold 1\.000\), \$0\.000017")
+        )
+        expect(stages.nth(1)).to_have_text(f"{STRONG}: not checked, $0.000440; this is its answer")
+        assert_accessible(page)
 
 
 @needs_chromium

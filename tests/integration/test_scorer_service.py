@@ -172,6 +172,10 @@ async def test_every_models_win_probability_is_returned_on_request_only(stub: "A
     assert list(by_model) == [STRONG, MIDDLE, WEAK]
     assert by_model[STRONG] == pytest.approx(0.5)
     assert by_model[WEAK] == pytest.approx(1 - response.win_probability, abs=1e-6)
+    request.strong_model = MIDDLE
+    over_middle = (await stub.Score(request, timeout=10)).model_win_probabilities
+    assert over_middle[0].win_probability == pytest.approx(1 - by_model[MIDDLE], abs=1e-6)
+    assert over_middle[1].win_probability == pytest.approx(0.5)
 
 
 async def test_scorers_are_listed_with_the_default_first(stub: "AsyncStub", one: ConversationScorer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher_service import openai_client
+from dispatcher_service import openai_http
 from dispatcher_service.answer import Delta, End
 from dispatcher_service.catalogue import Api, Deployment, Value
 from dispatcher_service.chat import Chat, Message, Role, Text
@@ -95,7 +95,7 @@ async def test_a_huge_chunk_comes_whole_and_an_endless_answer_ends(
     first, _ = await stream(upstream, target)
     assert isinstance(first, Delta)
     assert len(first.content) == HUGE_BYTES
-    monkeypatch.setattr(openai_client, "MAX_ANSWER_BYTES", HUGE_BYTES - 1)
+    monkeypatch.setattr(openai_http, "MAX_ANSWER_BYTES", HUGE_BYTES - 1)
     for streaming in (False, True):
         with pytest.raises(UpstreamUnavailable, match=f"more than {HUGE_BYTES - 1} bytes"):
             await (stream(upstream, target) if streaming else upstream.complete(target, chat(), timeout=10))

@@ -150,7 +150,9 @@ async def test_what_may_have_been_billed_is_settled_at_the_estimate_and_never_at
 
 
 class Awkward(MemoryLedger):
-    """A ledger that can be away, slow, or both."""
+    """A ledger that can be away, slow, or both, as one in another process."""
+
+    immediate = False
 
     def __init__(self) -> None:
         super().__init__(lambda: 1e9)

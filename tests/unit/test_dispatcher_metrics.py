@@ -64,8 +64,7 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics.authenticated(Method.API_KEY, Result.OK)
     metrics.scorer_called("main", "OK", 0.01)
     metrics.watch_scorers({"main": lambda: BreakerState.CLOSED})
-    with metrics.in_flight("Complete"):
-        pass
+    metrics.in_flight("Complete").inc()
     metrics.attempt_began("d")
     metrics.attempt_ended("d", AttemptResult.OK)
     metrics.drained("finished")

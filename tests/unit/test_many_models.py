@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher_service import kept, rendering
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import FixedAlpha, Model, OnScorerFailure, Shadow, StrongCallShare
 from dispatcher_service.chat import Image, Message, PartKind, Role, Text, Tool
@@ -17,6 +18,7 @@ from dispatcher_service.pricing import Price
 from dispatcher_service.records import shadows
 from dispatcher_service.routing import Ladder, LeftOut, Objective, Reason, Tier
 from dispatcher_service.stickiness import Held, Sticky
+from pointsman.dispatcher.v1 import decision_pb2
 from tests.fakes import FakeScorer, FakeUpstream
 from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, policy, request
 
@@ -84,20 +86,16 @@ async def test_what_the_scorer_does_not_know_is_left_out_and_told() -> None:
     assert (choice.model, choice.left_out) == ("small", {1: LeftOut.NOT_SCORED})
 
 
-@pytest.mark.parametrize("beaten", [{}, {"another": 0.5, "big": 0.6, "medium": 0.6, "small": 0.7}])
-async def test_a_scorer_of_one_pair_or_of_another_strongest_decides_between_the_ends(beaten: dict[str, float]) -> None:
-    choice = await chosen(bench(beaten))
+async def test_a_scorer_of_one_pair_decides_between_the_ends() -> None:
+    choice = await chosen(bench({}))
     assert (choice.model, choice.left_out) == ("big", {1: LeftOut.NOT_SCORED})
-    assert (await chosen(bench(beaten, dial=FixedAlpha(0.7)))).model == "small"
+    assert (await chosen(bench({}, dial=FixedAlpha(0.7)))).model == "small"
 
 
-async def test_a_model_dearer_than_the_scorers_strongest_is_left_out() -> None:
-    choice = await chosen(bench({"medium": 0.5, "big": 0.52, "small": 0.6}))
-    assert (choice.model, choice.left_out) == ("medium", {2: LeftOut.DEARER_THAN_STRONGEST})
-    assert choice.decision.reason is Reason.AT_OR_ABOVE_ALPHA
-    # Where that strongest one cannot answer, the dearer one stays.
-    one = bench({"medium": 0.5, "big": 0.52, "small": 0.6}, overrides=(_off("medium"),))
-    assert (await chosen(one)).model == "big"
+async def test_where_fewer_than_two_can_be_told_apart_the_policy_for_no_prediction_decides() -> None:
+    one = bench({}, overrides=(_off("small"),), on_scorer_failure=OnScorerFailure.STRONG)
+    choice = await chosen(one)
+    assert (choice.model, choice.decision.reason) == ("big", Reason.SCORER_UNAVAILABLE)
 
 
 async def test_models_that_do_not_fit_are_left_out_and_told_why() -> None:
@@ -248,3 +246,14 @@ async def test_metrics_name_the_model_count_x_and_say_what_is_not_compared() -> 
     # Medium stands at (3 - 1)/(10 - 1) of the way.
     assert value("strong_call_equivalents_total") == pytest.approx(2 / 9, abs=0.001)
     assert value("models_not_compared") == 1
+
+
+async def test_a_result_is_kept_for_retries_with_what_was_compared() -> None:
+    one = bench({"big": 0.5, "small": 0.54})
+    result = kept.Result.of(await one.dispatcher.complete(request()))
+    again = kept.read(kept.write(result))
+    assert result.choice is not None
+    assert again.choice is not None
+    shown = rendering.decision(result.choice, result.bill)
+    assert shown.candidates[1].left_out == decision_pb2.LEFT_OUT_NOT_SCORED
+    assert rendering.decision(again.choice, again.bill) == shown

@@ -190,3 +190,16 @@ def test_neither_the_order_of_rows_nor_the_scale_of_scores_matters(
     for level in CPT_LEVELS:
         assert curve.cpt(level) == pytest.approx(other.cpt(level))
         assert curve.at(curve.cpt(level)) == pytest.approx(level)
+
+
+def test_a_row_of_weight_two_counts_as_two() -> None:
+    scores, gain, weights = [3.0, 2.0, 1.0, 0.5], [1.0, -1.0, 1.0, 0.0], [2.0, 1.0, 1.0, 1.0]
+    repeated = pgr_curve([3.0, 3.0, 2.0, 1.0, 0.5], [1.0, 1.0, -1.0, 1.0, 0.0])
+    weighted = pgr_curve(scores, gain, weights)
+    assert weighted.pgr == pytest.approx(repeated.pgr)
+    assert weighted.shares == pytest.approx(repeated.shares)
+    # Every resample weighs its rows too.
+    plain, heavy = (
+        np.concatenate(list(Resampling(4, 20, weights=each).counts())) for each in (None, np.array(weights))
+    )
+    np.testing.assert_array_equal(heavy, plain * weights)

@@ -15,10 +15,14 @@ from dispatcher_service.tenants import load_catalogue
 from pointsman.client import (
     AlphaSource,
     Budget,
+    Candidate,
     CostSource,
     Decision,
+    LeftOut,
     PointsmanCallError,
     Reason,
+    Stage,
+    StageResult,
     Tier,
     WindowBudget,
 )
@@ -137,6 +141,56 @@ def test_amounts_of_a_budget_are_exact_text() -> None:
 )
 def test_a_failure_is_a_sentence_that_says_what_helps(error: PointsmanCallError, sentence: str) -> None:
     assert documents.failure(error, address="host:1") == sentence
+
+
+def test_a_decision_lists_the_models_that_it_was_made_among() -> None:
+    candidates = (
+        Candidate(model="small", beaten_by_strongest=0.6, left_out=None),
+        Candidate(model="tiny", beaten_by_strongest=None, left_out=LeftOut.TOOLS),
+        Candidate(model="other", beaten_by_strongest=None, left_out=None),
+    )
+    assert documents.decision(replace(DECISION, candidates=candidates))["candidates"] == [
+        {"model": "small", "words": "the strongest beats it with 0.600"},
+        {"model": "tiny", "words": "left out: takes no tools"},
+        {"model": "other", "words": "not compared"},
+    ]
+
+
+def test_a_decision_lists_its_stages_in_words() -> None:
+    stage = Stage(
+        model="small",
+        result=StageResult.REJECTED,
+        given=False,
+        acceptance_probability=0.25,
+        threshold=0.5,
+        win_rate=None,
+        cost_nano_usd=7,
+        cost_source=CostSource.REPORTED,
+    )
+    ranked = replace(
+        stage, result=StageResult.RANKED, given=True, acceptance_probability=None, threshold=None, win_rate=0.75
+    )
+    assert documents.decision(replace(DECISION, stages=(stage, ranked)))["stages"] == [
+        {"model": "small", "given": False, "words": "not accepted (acceptance 0.250, threshold 0.500)", "cost": 7},
+        {"model": "small", "given": True, "words": "ranked (win rate 0.750)", "cost": 7},
+    ]
+
+
+def test_of_many_models_the_strongest_answers_until_a_cheaper_one_is_good_enough() -> None:
+    def among(*beaten: float | None) -> float | None:
+        candidates = tuple(
+            Candidate(model=f"m{index}", beaten_by_strongest=each, left_out=None) for index, each in enumerate(beaten)
+        )
+        return documents.strong_until(replace(DECISION, win_probability=0.8, candidates=candidates))
+
+    assert among(0.8, 0.6, 0.5) == 0.6
+    assert among(0.8, None, 0.5) == 0.8
+    assert among() == 0.8
+
+
+def test_what_the_weakest_of_many_models_costs_is_not_known_of_one_between() -> None:
+    middle = documents.decision(replace(DECISION, tier=Tier.MIDDLE))
+    assert (middle["cost"], middle["weak_cost"], middle["strong_cost"]) == (1_000, None, 20_000)
 
 
 @pytest.mark.parametrize("models", [local_models("127.0.0.1:8080"), openai_models()], ids=["local", "openai"])

@@ -15,6 +15,8 @@ LABELS = {
     "records_lost_total": {"where"},
     "shadow_decisions_total": {"tenant", "shadow", "tier"},
     "shadow_cost_usd_total": {"tenant", "shadow"},
+    "feedback_total": {"scorer", "kind"},
+    "feedback_opinion_total": {"scorer", "kind"},
 }
 
 
@@ -32,6 +34,7 @@ async def test_every_metric_has_its_labels_and_no_other() -> None:
     metrics = RecordMetrics(registry, tenants=["t"])
     metrics.conversation_store("recall", "ok", 0.001)
     metrics.lost("queue", 2)
+    metrics.opinion("main", "rating", 0.5)
     await _shadowed(metrics, 0.4, 0.3)
     assert observed(registry) == LABELS
     lost = {

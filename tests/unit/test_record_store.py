@@ -25,7 +25,7 @@ class Shelf:
             request_id=request_id, tenant_id=tenant_id, conversation_id=conversation_id
         )
         record.received_at.FromNanoseconds(int(received_at * 1e9))
-        await self.store.put_decision(record, lifetime=7200)
+        await self.store.put_decisions([(record, 7200)])
         await self.store.put_text(record, TEXT, lifetime=7200)
         return record
 

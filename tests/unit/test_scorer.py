@@ -63,10 +63,11 @@ def test_many_models_score_any_pair(tmp_path: Path) -> None:
     for strong, weak in pairs:
         assert scores[strong, weak] + scores[weak, strong] == pytest.approx(1, abs=1e-6)
     assert scorer.score([encoded])[0] == scores[STRONG, WEAK]
-    by_model = scorer.score_models([encoded]).model_win_probabilities
+    by_model = scorer.score_models([encoded] * 2, [(STRONG, WEAK), (MIDDLE, STRONG)]).model_win_probabilities
     assert by_model is not None
-    expected = [0.5, scores[MIDDLE, STRONG], scores[WEAK, STRONG]]
-    np.testing.assert_allclose(by_model, [expected], atol=1e-6)
+    over_strong = [0.5, scores[MIDDLE, STRONG], scores[WEAK, STRONG]]
+    over_middle = [scores[STRONG, MIDDLE], 0.5, scores[WEAK, MIDDLE]]
+    np.testing.assert_allclose(by_model, [over_strong, over_middle], atol=1e-6)
 
 
 def test_a_graph_of_one_pair_scores_it_whatever_is_asked(tmp_path: Path) -> None:

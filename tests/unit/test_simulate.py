@@ -149,6 +149,13 @@ def test_a_decision_log_gives_both_costs_and_whether_a_threshold_decided(tmp_pat
     assert (found.versions, found.unpriced) == (("v1",), 1)
 
 
+def test_the_log_of_a_tenant_of_many_models_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "decisions.jsonl"
+    log.write_text(_record(tier="TIER_MIDDLE", candidates=[{}, {}, {}]), encoding="utf-8")
+    with pytest.raises(StreamError, match="tenant 'acme' has more than two models"):
+        streams.read_log(log, tenant=None)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [("{}\nnonsense\n", r"log:2: not JSON"), (_record(tier=None, win_probability="x"), r"log:1: .*DecisionRecord"),

@@ -273,6 +273,14 @@ def test_a_list_of_models_is_ordered_by_price_and_a_pair_as_it_is_named(file: Pa
     assert support.ladder.models == ("small", "big"), "the file says which is strong"
 
 
+def test_two_models_of_a_list_need_names_of_their_own_at_the_scorer(file: Path) -> None:
+    text = GOOD.replace('strong_model = "big"\nweak_model = "small"', 'models = ["big", "small"]', 1)
+    text = text.replace('name = "small"\n', 'name = "small"\nscorer_name = "big"\n', 1)
+    assert problems(file, text) == [
+        "tenants.research.models: two of them are 'big' to scorers: give each its own scorer_name"
+    ]
+
+
 def test_all_mistakes_are_named_at_once(file: Path) -> None:
     assert len(problems(file, GOOD.replace("alpha = 0.6", "alpha = 7").replace("timeout = 0.5", "timeout = -1"))) == 2
 

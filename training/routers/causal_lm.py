@@ -17,7 +17,7 @@ from scorer_service.preprocess import PreprocessSpec
 from training import fine_tuning, llama_graph, torch_llama
 from training.bert_graph import CheckpointError, Tensors
 from training.fine_tuning import Tensor
-from training.llama_checkpoint import LlamaCheckpoint
+from training.llama_checkpoint import EMBEDDINGS, LlamaCheckpoint
 from training.logit_curve import LogitCurve
 from training.onnx_graph import GraphBuilder
 
@@ -109,6 +109,20 @@ def label_rows(checkpoint: LlamaCheckpoint) -> NDArray[np.float32]:
 def logits(checkpoint: LlamaCheckpoint, weights: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> Tensor:
     """The forward pass in torch with these weights: [batch, 5]."""
     return torch_llama.last_state(weights, checkpoint.shape, ids, mask) @ weights[HEAD].T
+
+
+def upper_logits(
+    checkpoint: LlamaCheckpoint, weights: Mapping[str, Tensor], hidden: Tensor, mask: Tensor, first: int
+) -> Tensor:
+    """The rest of the forward pass, from hidden states [batch, tokens, width] before layer `first`: [batch, 5]."""
+    shape = checkpoint.shape
+    top = torch_llama.layers(weights, shape, hidden, range(first, shape.layers))
+    return torch_llama.last_of(weights, shape, top, mask) @ weights[HEAD].T
+
+
+def lower_states(checkpoint: LlamaCheckpoint, weights: Mapping[str, Tensor], ids: Tensor, first: int) -> Tensor:
+    """Hidden states before layer `first`: [batch, tokens, width]."""
+    return torch_llama.layers(weights, checkpoint.shape, weights[EMBEDDINGS][ids], range(first))
 
 
 def log_odds(found: NDArray[np.float64]) -> NDArray[np.float64]:

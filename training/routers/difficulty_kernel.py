@@ -44,9 +44,9 @@ class Machine:
 
     def kernel(self, features: Floats, profiles: Floats) -> Floats:
         """[prompts, landmarks]."""
-        text = _gaussian(features * np.float32(self.text_rate), self.landmarks)
+        text = gaussian(features * np.float32(self.text_rate), self.landmarks)
         standard = (profiles - self.profile_mean) * self.profile_rate
-        return np.float32(0.5) * (text + _gaussian(standard, self.profiles))
+        return np.float32(0.5) * (text + gaussian(standard, self.profiles))
 
     def __call__(self, features: Floats, profiles: Floats) -> Doubles:
         """Scores, 2·(win probability) − 1 before calibration, [prompts]."""
@@ -56,10 +56,10 @@ class Machine:
     def add(self, graph: GraphBuilder, features: str, profiles: str) -> str:
         """The same as graph nodes: float64 [batch, 1]."""
         scaled = graph.op("Mul", features, graph.floats(self.text_rate, "machine_text_rate"))
-        text = _add_gaussian(graph, scaled, self.landmarks, "machine_landmarks")
+        text = add_gaussian(graph, scaled, self.landmarks, "machine_landmarks")
         centred = graph.op("Sub", profiles, graph.floats(self.profile_mean, "machine_profile_mean"))
         standard = graph.op("Mul", centred, graph.floats(self.profile_rate, "machine_profile_rate"))
-        both = graph.op("Add", text, _add_gaussian(graph, standard, self.profiles, "machine_profiles"))
+        both = graph.op("Add", text, add_gaussian(graph, standard, self.profiles, "machine_profiles"))
         # Many landmarks nearly cancel out: in float32 a prompt's score would show how its batch was summed.
         kernel = graph.op("Mul", graph.cast(both, TensorProto.DOUBLE), graph.constant(0.5, np.float64))
         weights = graph.constant(self.weights[:, None], np.float64, "machine_weights")
@@ -192,14 +192,16 @@ def one(constants: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     return found[0]
 
 
-def _gaussian(left: Floats, right: Floats) -> Floats:
+def gaussian(left: Floats, right: Floats) -> Floats:
+    """exp(−|x − z|²) of every two rows, [left, right]."""
     product = left @ right.T
     distance = (left * left).sum(axis=1)[:, None] + (right * right).sum(axis=1) - np.float32(2.0) * product
     fall: Floats = np.exp(-np.maximum(distance, np.float32(0.0)))
     return fall
 
 
-def _add_gaussian(graph: GraphBuilder, left: str, right: Floats, name: str) -> str:
+def add_gaussian(graph: GraphBuilder, left: str, right: Floats, name: str) -> str:
+    """The same as graph nodes, with `right` as a constant of this name."""
     landmarks = graph.floats(right, name)
     product = graph.op("MatMul", left, graph.op("Transpose", landmarks, perm=[1, 0]))
     lengths = graph.op("ReduceSumSquare", left, graph.ints([1]), keepdims=1)

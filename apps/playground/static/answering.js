@@ -96,6 +96,7 @@ async function writeInto(pane, question, signal) {
   let request_id;
   for await (const event of lines("/api/answer", { ...question, max_tokens: Number(byId("max-tokens").value) }, signal)) {
     request_id ??= event.request_id;
+    if (event.replaced) draw.takeBack(pane);
     if (event.decision) draw.answeredBy(pane, event.decision);
     if (event.text) pane.text.append(event.text);
     if (event.failed) throw new Problem(event.failed);

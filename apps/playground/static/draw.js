@@ -25,6 +25,7 @@ export function decision(found) {
   const line = byId("decision");
   line.dataset.tier = found.tier;
   line.replaceChildren(strong(`${found.model} (${found.tier})`), ` would answer: ${found.why}.`);
+  byId("candidates").replaceChildren(...found.candidates.map(({ model, words }) => tag("li", {}, strong(model), `: ${words}`)));
 }
 
 /** The session's curves, their values at alpha, and the table that says the same. */
@@ -48,11 +49,13 @@ export function budget(windows) {
 export function pane(title) {
   const element = tag("article", { class: "pane", "aria-busy": "true" });
   const heading = tag("h3", {}, title);
+  const taken = tag("p", { class: "small" });
   const text = tag("p", { class: "text" });
   const cost = tag("p", { class: "cost", hidden: "" });
   const why = tag("details", { hidden: "" }, tag("summary", {}, "Why this model?"), tag("p", { class: "small" }));
-  element.append(heading, text, cost, why);
-  return { element, heading, text, cost, why };
+  const stages = tag("ol", { class: "small" });
+  element.append(heading, taken, text, cost, stages, why);
+  return { element, heading, taken, text, cost, stages, why };
 }
 
 /** No answer is being written any more. */
@@ -70,6 +73,17 @@ export function answeredBy(pane, found) {
   if (found.cost === null) return;
   pane.cost.textContent = costs(found);
   pane.cost.hidden = false;
+  pane.stages.replaceChildren(...found.stages.map(stage));
+}
+
+/** Another model's answer begins: what came until now counts no more. */
+export function takeBack(pane) {
+  pane.taken.textContent = `${pane.heading.textContent} answered first, and that was taken back.`;
+  pane.text.textContent = "";
+}
+
+function stage({ model, words, cost, given }) {
+  return tag("li", {}, strong(model), `: ${words}, ${usd(cost)}${given ? "; this is its answer" : ""}`);
 }
 
 function costs(found) {

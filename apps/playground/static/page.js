@@ -97,7 +97,7 @@ addEventListener("resize", redraw);
 // ---- session and budget --------------------------------------------------------------------------------------------
 
 function remember(asked, decision, weak, strong) {
-  rows = withPrompt(rows, { prompt: asked, win: decision.win_probability, weak, strong });
+  rows = withPrompt(rows, { prompt: asked, win: decision.strong_until, weak, strong });
   redraw();
 }
 

@@ -1,6 +1,7 @@
 // The session's prompts and what a threshold does to them. Pure: values in, values out.
 //
-// A row is one prompt: { prompt, win, weak, strong }. `win` is its win probability, null where there was no prediction.
+// A row is one prompt: { prompt, win, weak, strong }. `win` is the highest alpha at which it goes strong, its win
+// probability where there are two models; null where there was no prediction.
 // `weak` and `strong` are what each model's answer costs in integer nano-USD, null until the prompt was answered.
 
 /** The rows with `found` put in: one row for each prompt, later costs in place of earlier ones. */

@@ -86,12 +86,12 @@ class _OverrideKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Override
     OVERRIDE_KIND_UNSPECIFIED: _OverrideKind.ValueType  # 0
     """Not set."""
     OVERRIDE_KIND_ALL_WEAK: _OverrideKind.ValueType  # 1
-    """Every call goes weak."""
+    """Every call goes weak: to the cheapest model that can take it."""
     OVERRIDE_KIND_ALL_STRONG: _OverrideKind.ValueType  # 2
-    """Every call goes strong."""
+    """Every call goes strong: to the dearest model that can take it."""
     OVERRIDE_KIND_MODEL_OFF: _OverrideKind.ValueType  # 3
-    """`model` is not called: its tier's calls go to the other one. Where both
-    models are off, requests fail with UNAVAILABLE.
+    """`model` is not called: its calls go to the tenant's other models. Where all
+    that could answer are off, requests fail with UNAVAILABLE.
     """
 
 class OverrideKind(_OverrideKind, metaclass=_OverrideKindEnumTypeWrapper):
@@ -100,12 +100,12 @@ class OverrideKind(_OverrideKind, metaclass=_OverrideKindEnumTypeWrapper):
 OVERRIDE_KIND_UNSPECIFIED: OverrideKind.ValueType  # 0
 """Not set."""
 OVERRIDE_KIND_ALL_WEAK: OverrideKind.ValueType  # 1
-"""Every call goes weak."""
+"""Every call goes weak: to the cheapest model that can take it."""
 OVERRIDE_KIND_ALL_STRONG: OverrideKind.ValueType  # 2
-"""Every call goes strong."""
+"""Every call goes strong: to the dearest model that can take it."""
 OVERRIDE_KIND_MODEL_OFF: OverrideKind.ValueType  # 3
-"""`model` is not called: its tier's calls go to the other one. Where both
-models are off, requests fail with UNAVAILABLE.
+"""`model` is not called: its calls go to the tenant's other models. Where all
+that could answer are off, requests fail with UNAVAILABLE.
 """
 Global___OverrideKind: _TypeAlias = OverrideKind  # noqa: Y015
 

@@ -201,8 +201,6 @@ class _LeftOutEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LeftOut.Value
     """It is cheaper than what the conversation has had, by the tenant's `sticky`."""
     LEFT_OUT_NOT_SCORED: _LeftOut.ValueType  # 6
     """The scorer does not compare it with the tenant's other models."""
-    LEFT_OUT_DEARER_THAN_STRONGEST: _LeftOut.ValueType  # 7
-    """It costs more than the model that the scorer knows as the strongest."""
 
 class LeftOut(_LeftOut, metaclass=_LeftOutEnumTypeWrapper):
     """LeftOut says why a model of the tenant took no part in a decision."""
@@ -221,8 +219,6 @@ LEFT_OUT_STICKY_CONVERSATION: LeftOut.ValueType  # 5
 """It is cheaper than what the conversation has had, by the tenant's `sticky`."""
 LEFT_OUT_NOT_SCORED: LeftOut.ValueType  # 6
 """The scorer does not compare it with the tenant's other models."""
-LEFT_OUT_DEARER_THAN_STRONGEST: LeftOut.ValueType  # 7
-"""It costs more than the model that the scorer knows as the strongest."""
 Global___LeftOut: _TypeAlias = LeftOut  # noqa: Y015
 
 class _AlphaSource:

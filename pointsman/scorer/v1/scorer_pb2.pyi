@@ -247,7 +247,7 @@ Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
 
 @_typing.final
 class ModelWinProbability(_message.Message):
-    """ModelWinProbability compares one model with the strongest one known."""
+    """ModelWinProbability compares one model with the strong one of the request."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,9 +256,9 @@ class ModelWinProbability(_message.Message):
     model: _builtins.str
     """The model's name, one of `Scorer.models`."""
     win_probability: _builtins.float
-    """P(this model's answer is better than that of the first of `Scorer.models` |
-    conversation), a tie counting one half. Range [0, 1]; of that first model
-    itself, 0.5.
+    """P(this model's answer is better than that of `ScoreRequest.strong_model`, or
+    by default of `Scorer.strong_model` | conversation), a tie counting one half.
+    Range [0, 1]; of that strong model itself, 0.5.
     """
     def __init__(
         self,

@@ -1,0 +1,125 @@
+"""The thresholds of a cascade and of a hybrid for a budget, on one's own answered prompts, as a tenant takes them.
+
+What the shipped scorers say is taken as it is: nothing is trained. The prompts must be others than those the scorers
+were trained on, or the thresholds promise more than traffic will keep.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dispatcher_service.routing import NEVER_STRONG
+from scorer_service.artifact import Manifest
+from training import sketch, strategy_plans
+from training.evaluate import alike
+from training.metrics import Floats, Interval, Resampling, interval
+from training.strategy_plans import Hybrid
+from training.strategy_rows import WEAK, Scored
+from training.tables import DataError
+
+FEWEST_PROMPTS = 50
+"""Fewer say next to nothing about a quantile."""
+
+_DRAWS = 1000
+_SEEN_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A plan for a budget and what it does on the prompts it was fitted to.
+
+    Attributes:
+        budget: as a part of all-strong's cost.
+        plan: as fitted.
+        cost: of all calls, as a part of all-strong's; 95 % over samples of such prompts.
+        quality: of the answers given, likewise.
+        accepted: share of the checked weak answers that are accepted.
+        gain: quality less that of plain routing at the same budget, paired.
+    """
+
+    budget: float
+    plan: Hybrid
+    cost: Interval
+    quality: Interval
+    accepted: float
+    gain: Interval
+
+
+def settings(
+    rows: Scored, prompts: Sequence[str], budgets: Sequence[float], *, hybrid: bool, seed: int = 0
+) -> list[Setting]:
+    """Fit a plan to each budget.
+
+    Args:
+        rows: what served scorers say of the prompts.
+        prompts: [prompts]; those that begin alike are drawn together.
+        budgets: parts of all-strong's cost, positive.
+        hybrid: also choose an easy and a hard alpha, where they pay.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: too few prompts, or a budget below the cost of all-weak.
+    """
+    if len(prompts) < FEWEST_PROMPTS:
+        raise DataError(f"{len(prompts)} answered prompts are too few for a threshold: give {FEWEST_PROMPTS} or more")
+    full = rows.all_strong_cost
+    least = float(rows.cost[:, WEAK].mean()) / full
+    resampling = Resampling(len(prompts), _DRAWS, seed, alike(prompts))
+    found = []
+    for budget in budgets:
+        if budget < least:
+            raise DataError(
+                f"a budget of {budget:.1%} is below what the weak model alone costs: give {least:.3f} or more"
+            )
+        fit = strategy_plans.fit_hybrid if hybrid else strategy_plans.fit_cascade
+        plan = fit(rows, budget * full)
+        outcome = plan.run(rows)
+        routed = strategy_plans.fit_route(rows, budget * full).run(rows)
+        checked = (rows.win_probability >= plan.easy_alpha) & (rows.win_probability < plan.hard_alpha)
+        accepted = rows.acceptance[checked] >= plan.threshold
+        found.append(
+            Setting(
+                budget,
+                plan,
+                _mean(outcome.cost / full, resampling),
+                _mean(outcome.quality, resampling),
+                float(accepted.mean()) if len(accepted) else float("nan"),
+                _mean(outcome.quality - routed.quality, resampling),
+            )
+        )
+    return found
+
+
+def toml(setting: Setting, tenant: str) -> str:
+    """The lines of the tenant's policy; what a catalogue of two models takes."""
+    plan = setting.plan
+    lines = [f"[tenants.{tenant}]", 'strategy = "cascade"', "", f"[tenants.{tenant}.cascade]"]
+    lines.append(f"thresholds = [{_written(plan.threshold)}]")
+    if plan.easy_alpha > 0.0:
+        lines.append(f"easy_alpha = {_written(plan.easy_alpha)}")
+    if plan.hard_alpha < NEVER_STRONG:
+        lines.append(f"hard_alpha = {_written(plan.hard_alpha)}")
+    return "\n".join(lines) + "\n"
+
+
+def warnings(manifests: Sequence[Manifest], prompts: Sequence[str]) -> Iterator[str]:
+    """One sentence per artefact that has seen these prompts in training."""
+    for manifest in manifests:
+        for name, source in manifest.data.items():
+            marks = source.get("prompt_sketch", "") if isinstance(source, dict) else ""
+            seen = sketch.overlap(str(marks), prompts)
+            if seen.share >= _SEEN_SHARE:
+                yield (
+                    f"kind {manifest.router_kind!r} has seen about {seen.share:.0%} of these prompts in {name}: "
+                    "thresholds fitted to them promise more than they keep"
+                )
+
+
+def _written(value: float) -> str:
+    """Six decimal places, rounded down: what was at a threshold stays at or above it."""
+    return f"{math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").ljust(3, "0")
+
+
+def _mean(values: Floats, resampling: Resampling) -> Interval:
+    drawn = resampling.statistics(lambda counts: counts @ values / counts.sum(axis=1))
+    return interval(float(values.mean()), drawn)
