@@ -12,8 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import cast
 
 import aiohttp
-import openai
-from httpx2 import Response
+from httpx2 import AsyncByteStream, Response
 from openai import AsyncOpenAI, AsyncStream
 
 from dispatcher_service import openai_body, openai_client, openai_http, openai_wire
@@ -23,6 +22,7 @@ from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.errors import UpstreamUnavailable
 from dispatcher_service.openai_stream import Reading
+from dispatcher_service.patience import Patience
 from dispatcher_service.upstream_errors import Translator
 from pointsman.runtime.logs import fields
 
@@ -47,7 +47,7 @@ class OpenAIUpstream:
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `ports.Upstream.complete`."""
-        patience = _Patience(deployment, timeout)
+        patience = Patience(deployment, timeout)
         with self._translate(deployment, patience):
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
@@ -56,15 +56,18 @@ class OpenAIUpstream:
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """See `ports.Upstream.stream`."""
-        patience = _Patience(deployment, timeout)
+        patience = Patience(deployment, timeout)
         reading = Reading(deployment.name, chat.choices)
         with self._translate(deployment, patience):
             async with patience.first_token():
                 response = await self._post(deployment, chat, patience, stream=True)
-            async with contextlib.aclosing(response), contextlib.aclosing(response.aiter_bytes()) as pieces:
+            assert isinstance(response.stream, AsyncByteStream)
+            # The bytes as they come: `openai_http` has unpacked them.
+            pieces = aiter(response.stream)
+            async with contextlib.aclosing(response), patience:
                 while not reading.done:
                     # Around each read and not around the loop, which also holds the time the caller takes to read.
-                    async with patience.idle() if reading.begun else patience.first_token():
+                    with patience.read(begun=reading.begun):
                         piece = await anext(pieces, None)
                     if piece is None:
                         break
@@ -78,7 +81,7 @@ class OpenAIUpstream:
         for client in (*self._replaced, *(client for _, client in self._clients.values())):
             await client.close()
 
-    async def _post(self, deployment: Deployment, chat: Chat, patience: "_Patience", *, stream: bool) -> Response:
+    async def _post(self, deployment: Deployment, chat: Chat, patience: Patience, *, stream: bool) -> Response:
         """The response as it came, whose status is good: parsing it into the client's types costs more than all else.
 
         One that is streamed must be closed.
@@ -95,7 +98,11 @@ class OpenAIUpstream:
             "/chat/completions",
             cast_to=Response,
             content=openai_body.encode(deployment, chat, stream=stream),
-            options={"timeout": patience.client_timeout(), "headers": {**headers, **self._trace_headers()}},
+            options={
+                "timeout": patience.client_timeout(),
+                "headers": {**headers, **self._trace_headers()},
+                "idempotency_key": "",  # Never sent, and drawn at random where none is given.
+            },
             stream=stream,
             stream_cls=AsyncStream[object],  # For the types alone: a raw response is none.
         )
@@ -110,47 +117,6 @@ class OpenAIUpstream:
             known = deployment, openai_client.connect(deployment)
             self._clients[deployment.name] = known
         return known[1]
-
-
-class _Patience:
-    """The timeouts of one call, and which of them passed."""
-
-    def __init__(self, deployment: Deployment, timeout: float) -> None:
-        """`timeout` is what is left of the caller's deadline and the deployment's own, whichever is less."""
-        self._deployment = deployment
-        self._timeout = timeout
-        self._started = asyncio.get_running_loop().time()
-        self._waiting_for = "answer"
-
-    @property
-    def out_of_time(self) -> bool:
-        """True if the timeout that passed was the caller's deadline and not the deployment's."""
-        elapsed = asyncio.get_running_loop().time() - self._started
-        return self._timeout < self._deployment.timeout and elapsed >= self._timeout
-
-    @property
-    def what(self) -> str:
-        """What did not come in time, for the error."""
-        return f"no {self._waiting_for} in time"
-
-    def whole(self) -> asyncio.Timeout:
-        """For a call that answers in one piece."""
-        return asyncio.timeout_at(self._started + self._timeout)
-
-    def first_token(self) -> asyncio.Timeout:
-        """Until a stream has its first content."""
-        self._waiting_for = "first token"
-        return asyncio.timeout_at(self._started + min(self._timeout, self._deployment.first_token_timeout))
-
-    def idle(self) -> asyncio.Timeout:
-        """For one further read of a stream."""
-        self._waiting_for = "further token"
-        soon = asyncio.get_running_loop().time() + self._deployment.idle_timeout
-        return asyncio.timeout_at(min(self._started + self._timeout, soon))
-
-    def client_timeout(self) -> openai.Timeout:
-        """For the client: to connect. Reads are limited here."""
-        return openai.Timeout(None, connect=min(self._timeout, self._deployment.connect_timeout))
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:
