@@ -87,5 +87,5 @@ def rig(
         )
         made = Rig(dispatcher, scorer, address, pid, folder)
         if upstream is None:
-            made.complete(500, 16)
+            made.complete(500, 16, may_refuse=True)
         yield made
