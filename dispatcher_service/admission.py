@@ -9,7 +9,7 @@ import contextlib
 import enum
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any
 
 from dispatcher_service.catalogue import Catalogue
@@ -50,32 +50,58 @@ class Admission:
         self._refused = refused
         self._running: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def call(self, tenant_id: str, context: Any) -> AsyncIterator[None]:
+    def call(self, tenant_id: str, context: Any) -> AbstractAsyncContextManager[None]:
         """Lets one call of a configured tenant in, as long as the block runs.
 
         Raises:
             Overloaded: the process has too much to do.
             RateLimited: the tenant has asked for too much.
         """
-        with self._overload.call(context):
-            rates = self._catalogue().tenants[tenant_id].rates
-            # No await between check and count: atomic on one event loop.
-            if rates.max_concurrent_requests is not None and self._running[tenant_id] >= rates.max_concurrent_requests:
-                raise _limited(
-                    self._refused, Rate.CONCURRENCY, rates.max_concurrent_requests, _CONCURRENCY_RETRY_SECONDS
-                )
-            self._running[tenant_id] += 1
-            try:
-                if rates.requests_per_minute is not None:
-                    wait = await self._rates.take_request(tenant_id, rates.requests_per_minute)
-                    if wait is not None:
-                        raise _limited(self._refused, Rate.REQUESTS, rates.requests_per_minute, wait)
-                yield
-            finally:
-                self._running[tenant_id] -= 1
-                if not self._running[tenant_id]:
-                    del self._running[tenant_id]
+        return _Call(self, tenant_id, self._overload.call(context))
+
+    async def enter(self, tenant_id: str) -> None:
+        """See `call`. Whoever got in must `leave`."""
+        rates = self._catalogue().tenants[tenant_id].rates
+        # No await between check and count: atomic on one event loop.
+        if rates.max_concurrent_requests is not None and self._running[tenant_id] >= rates.max_concurrent_requests:
+            raise _limited(self._refused, Rate.CONCURRENCY, rates.max_concurrent_requests, _CONCURRENCY_RETRY_SECONDS)
+        self._running[tenant_id] += 1
+        if rates.requests_per_minute is None:
+            return
+        try:
+            wait = await self._rates.take_request(tenant_id, rates.requests_per_minute)
+            if wait is not None:
+                raise _limited(self._refused, Rate.REQUESTS, rates.requests_per_minute, wait)
+        except BaseException:
+            self.leave(tenant_id)
+            raise
+
+    def leave(self, tenant_id: str) -> None:
+        """The call has ended."""
+        self._running[tenant_id] -= 1
+        if not self._running[tenant_id]:
+            del self._running[tenant_id]
+
+
+class _Call(AbstractAsyncContextManager[None]):
+    """See `Admission.call`."""
+
+    def __init__(self, door: Admission, tenant_id: str, counted: AbstractContextManager[None]) -> None:
+        self._door = door
+        self._tenant_id = tenant_id
+        self._counted = counted
+
+    async def __aenter__(self) -> None:
+        self._counted.__enter__()
+        try:
+            await self._door.enter(self._tenant_id)
+        except BaseException:
+            self._counted.__exit__(None, None, None)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._door.leave(self._tenant_id)
+        self._counted.__exit__(None, None, None)
 
 
 class TokenRates:
@@ -99,27 +125,36 @@ class TokenRates:
         Raises:
             RateLimited: the tenant has used its tokens of this minute.
         """
-        async with self._taken(request) as taken:
+        per_minute = self._per_minute(request)
+        if per_minute is None:
+            return await self._inner.complete(request)
+        async with self._taken(request, per_minute) as taken:
             answer = await self._inner.complete(request)
             taken.used = _tokens(answer.bill)
             return answer
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+    def stream(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
         """See `dispatch.Dispatcher.stream`. Errors as for `complete`."""
-        async with self._taken(request) as taken, contextlib.aclosing(self._inner.stream(request)) as events:
+        per_minute = self._per_minute(request)
+        return self._inner.stream(request) if per_minute is None else self._held(request, per_minute)
+
+    def _per_minute(self, request: Request) -> int | None:
+        policy = self._catalogue().tenants.get(request.tenant_id)
+        return None if policy is None else policy.rates.tokens_per_minute
+
+    async def _held(self, request: Request, per_minute: int) -> AsyncGenerator[StreamEvent, None]:
+        async with (
+            self._taken(request, per_minute) as taken,
+            contextlib.aclosing(self._inner.stream(request)) as events,
+        ):
             async for event in events:
                 if isinstance(event, Finished) or (isinstance(event, Broken) and event.bill is not None):
                     taken.used = _tokens(event.bill)
                 yield event
 
     @asynccontextmanager
-    async def _taken(self, request: Request) -> AsyncIterator["_Taken"]:
-        policy = self._catalogue().tenants.get(request.tenant_id)
-        per_minute = None if policy is None else policy.rates.tokens_per_minute
+    async def _taken(self, request: Request, per_minute: int) -> AsyncIterator["_Taken"]:
         taken = _Taken(estimate_usage(prompt_bytes=request.chat.text_bytes, answer_bytes=0).input_tokens)
-        if per_minute is None:
-            yield taken
-            return
         wait = await self._rates.take_tokens(request.tenant_id, per_minute, taken.estimate)
         if wait is not None:
             raise _limited(self._refused, Rate.TOKENS, per_minute, wait)

@@ -131,8 +131,11 @@ class Delta:
     @property
     def text_bytes(self) -> int:
         """UTF-8 bytes of what was generated."""
+        content = len(self.content.encode())
+        if not (self.refusal or self.extra_json or self.tool_calls):
+            return content  # Nearly every piece.
         calls = sum(len(call.name) + len(call.arguments.encode()) for call in self.tool_calls)
-        return len(self.content.encode()) + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
+        return content + len(self.refusal.encode()) + len(self.extra_json.encode()) + calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

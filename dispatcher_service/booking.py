@@ -11,6 +11,7 @@ an end before there is anything to wait for.
 """
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
@@ -84,6 +85,9 @@ class Book:
         self._wall_clock = wall_clock
         self._drain = drain
         self._ends: set[asyncio.Task[None]] = set()
+        # Unique among all processes, as ids of reservations must be; drawing each of them would be a system call.
+        prefix = uuid.uuid4().hex
+        self._ids = (f"{prefix}-{number:x}" for number in itertools.count())
 
     async def reserve(self, policy: TenantPolicy, model: str, worst_case: NanoUsd, *, timeout: float) -> Booking:
         """Put the worst case aside for a call that may take `timeout` seconds.
@@ -95,7 +99,7 @@ class Book:
         if not policy.limits:
             worst_case = min(worst_case, _MOST_WITHOUT_LIMIT)
         attempt = Attempt(
-            id=uuid.uuid4().hex,
+            id=next(self._ids),
             tenant_id=policy.tenant_id,
             model=model,
             worst_case=worst_case,
@@ -124,7 +128,7 @@ class Book:
         now = self._wall_clock()
         hour, day, month = (Balance(window, 0, 0) for window in budget.windows_at(now))
         reservation = Reservation(
-            id=uuid.uuid4().hex,
+            id=next(self._ids),
             tenant_id=policy.tenant_id,
             model=model,
             worst_case=worst_case,

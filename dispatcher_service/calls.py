@@ -1,7 +1,7 @@
 """One call of an upstream: how long it takes, and what it comes to."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from dispatcher_service import pricing
 from dispatcher_service.catalogue import Deployment, Model
@@ -30,17 +30,11 @@ class Call:
         self._answer_bytes = 0
         self._over = False
         self._clock = clock
+        self._waiting = _Waiting(self, clock)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """Counts the time inside as the upstream's. From the first entry on it may bill us."""
-        entered = self._clock()
-        if self.contacted_at is None:
-            self.contacted_at = entered
-        try:
-            yield
-        finally:
-            self.seconds += self._clock() - entered
+        return self._waiting
 
     def received(self, text_bytes: int) -> None:
         """This many bytes of an answer arrived."""
@@ -84,6 +78,23 @@ class Call:
 
     def _estimate(self) -> Usage:
         return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)
+
+
+class _Waiting(AbstractContextManager[None]):
+    """See `Call.waiting`. One for all the pieces of a stream."""
+
+    def __init__(self, call: Call, clock: Callable[[], float]) -> None:
+        self._call = call
+        self._clock = clock
+        self._entered = 0.0
+
+    def __enter__(self) -> None:
+        self._entered = self._clock()
+        if self._call.contacted_at is None:
+            self._call.contacted_at = self._entered
+
+    def __exit__(self, *_: object) -> None:
+        self._call.seconds += self._clock() - self._entered
 
 
 def _may_be_billed(error: BaseException | None) -> bool:

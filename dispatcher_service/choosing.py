@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from dispatcher_service import comparing, overrides, routing, stickiness
+from dispatcher_service import comparing, contenders, routing
 from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat
+from dispatcher_service.contenders import Contenders
 from dispatcher_service.costing import Expectations, Prompt
-from dispatcher_service.errors import Forbidden, InvalidRequest, ModelsOff, ScorerUnavailable, Unauthenticated
+from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
 from dispatcher_service.ports import Pacer, Scorer
@@ -22,26 +23,6 @@ from dispatcher_service.routing import (
     Objective,
     Reason,
 )
-from dispatcher_service.stickiness import Sticky
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """The models that may answer a request.
-
-    Attributes:
-        ladder: the tenant's; in a tool loop with the model that goes on.
-        fitting: the rungs that can take the request and are not turned off, ascending, at least one.
-        rungs: those of them that are chosen among.
-        forced: the decision, where something other than a threshold has made it.
-        left_out: why the other rungs are not chosen among.
-    """
-
-    ladder: Ladder
-    fitting: tuple[int, ...]
-    rungs: tuple[int, ...]
-    forced: Decision | None
-    left_out: Mapping[int, LeftOut]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +88,7 @@ class Chooser:
         )
         return Opening(choice, field.rungs)
 
-    def _look(self, progress: Progress) -> tuple[_Field, Estimate]:
+    def _look(self, progress: Progress) -> tuple[Contenders, Estimate]:
         """What may answer, once it is certain that something may."""
         request = progress.request
         policy = progress.catalogue.tenants.get(request.tenant_id)
@@ -117,10 +98,10 @@ class Chooser:
             raise Forbidden("alpha: this tenant's policy allows no override; leave it unset")
         _check_extra_body(policy, request.chat)
         needs = Needs(request.chat)
-        field = _field(policy, progress, needs)
+        field = contenders.find(policy, progress, needs)
         return field, self._estimate(field.ladder, progress, needs.prompt)
 
-    async def _predict(self, progress: Progress, field: _Field) -> Prediction | None:
+    async def _predict(self, progress: Progress, field: Contenders) -> Prediction | None:
         request, policy = progress.request, progress.policy
         timeout = progress.catalogue.scorer.timeout
         if request.timeout is not None:
@@ -140,7 +121,7 @@ class Chooser:
     async def _route(
         self,
         progress: Progress,
-        field: _Field,
+        field: Contenders,
         estimate: Estimate,
         prediction: Prediction | None,
         *,
@@ -196,7 +177,7 @@ class Chooser:
     async def _forced(
         self,
         progress: Progress,
-        field: _Field,
+        field: Contenders,
         decision: Decision,
         estimate: Estimate,
         *,
@@ -219,48 +200,9 @@ class Chooser:
         return Estimate(tuple([cost(models[name], models[name].price_at(now), prompt) for name in ladder.models]))
 
 
-def _field(policy: TenantPolicy, progress: Progress, needs: Needs) -> _Field:
-    request, models, held = progress.request, progress.catalogue.models, progress.request.held
-    off = overrides.models_off(policy.overrides, now=progress.received_at)
-    ladder = policy.ladder
-    if request.chat.in_tool_loop:
-        if held is not None and held.model in off:
-            raise ModelsOff(held.model)  # In a tool loop the model never changes.
-        kept = stickiness.kept(held, ladder, progress.catalogue.deployments.keys() - policy.closed(models))
-        if kept is not None:
-            ladder, rung = kept
-            unbounded = needs.unbounded(models[ladder.models[rung]])
-            if unbounded is not None:
-                raise unbounded
-            return _Field(ladder, (rung,), (rung,), routing.forced(ladder, rung, Reason.TOOL_LOOP), {})
-        held = None  # The model that made the calls is gone: nothing is left to keep.
-    left_out = {rung: why for rung, name in enumerate(ladder.models) if (why := needs.unfit(models[name])) is not None}
-    able = tuple(rung for rung in range(ladder.top + 1) if rung not in left_out)
-    if not able:
-        raise needs.refusal(ladder, left_out, models)
-    fitting = tuple(rung for rung in able if ladder.models[rung] not in off) if off else able
-    if not fitting:
-        raise ModelsOff(*(ladder.models[rung] for rung in reversed(able)))
-    left_out |= {rung: LeftOut.TURNED_OFF for rung in able if rung not in fitting}
-    forced = overrides.forced(policy.overrides, ladder, fitting=able, on=fitting, now=progress.received_at)
-    if forced is not None:
-        return _Field(ladder, fitting, fitting, forced, left_out)
-    if held is not None and policy.sticky is Sticky.BOTH:
-        rung = stickiness.rung_of(held, ladder)
-        if rung in fitting:
-            return _Field(ladder, fitting, (rung,), routing.forced(ladder, rung, Reason.STICKY_CONVERSATION), left_out)
-    lowest = stickiness.lowest(held, policy.sticky, ladder)
-    rungs = tuple(rung for rung in fitting if rung >= lowest) or fitting
-    left_out |= {rung: LeftOut.STICKY_CONVERSATION for rung in fitting if rung not in rungs}
-    if len(rungs) == 1:
-        reason = Reason.ONLY_FIT if len(fitting) == 1 and not lowest else Reason.STICKY_CONVERSATION
-        forced = routing.forced(ladder, rungs[0], reason)
-    return _Field(ladder, fitting, rungs, forced, left_out)
-
-
 def _chosen(
     progress: Progress,
-    field: _Field,
+    field: Contenders,
     decision: Decision,
     estimate: Estimate,
     *,
@@ -309,7 +251,7 @@ def _fixed_alpha(policy: TenantPolicy, prediction: Prediction) -> tuple[float, A
     return routing.alpha_for_share(prediction.quantiles, policy.dial.share), AlphaSource.SHARE
 
 
-def _without_prediction(policy: TenantPolicy, field: _Field) -> Decision:
+def _without_prediction(policy: TenantPolicy, field: Contenders) -> Decision:
     if policy.on_scorer_failure is OnScorerFailure.REJECT:
         raise ScorerUnavailable
     strong = policy.on_scorer_failure is OnScorerFailure.STRONG

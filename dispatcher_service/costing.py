@@ -96,7 +96,8 @@ class Expectations:
         bound = prompt.output_bound(model)
         if bound is not None and bound < tokens:
             tokens = bound
-        return min(pricing.plain_cost(price, prompt.tokens(model), round(tokens) * prompt.answers), _MOST)
+        prompt_tokens = prompt.tokens(model) if prompt.parts else prompt.text_tokens
+        return min(pricing.plain_cost(price, prompt_tokens, round(tokens) * prompt.answers), _MOST)
 
     def observe(self, model: Model, usage: Usage, answers: int) -> None:
         """A model gave this many answers."""

@@ -230,7 +230,8 @@ class Metrics:
         if choice.prediction is not None:
             self._probability.observe(choice.prediction.win_probability)
             self._pair_mismatch(tenant).set(choice.prediction.pair_mismatch)
-            self._not_compared(tenant).set(comparing.not_compared(choice.prediction, choice.ladder))
+            if choice.candidates is not None:
+                self._not_compared(tenant).set(comparing.not_compared(choice.prediction, choice.ladder))
 
     def _observe_attempt(self, tenant: str, attempted: Attempted) -> None:
         self._upstream(attempted.model).observe(attempted.seconds)

@@ -35,7 +35,7 @@ class Notices:
                 "scorer for this pair",
                 extra=fields(**who, strong_model=choice.ladder.strong, weak_model=choice.ladder.weak),
             )
-        if comparing.not_compared(prediction, choice.ladder):
+        if choice.candidates is not None and comparing.not_compared(prediction, choice.ladder):
             logger.warning(
                 "the scorer does not compare all of the tenant's models: those that it does not know, or all between "
                 "the cheapest and the dearest, are never chosen; train a scorer on battles of these models, and name "

@@ -8,7 +8,7 @@ them here. Errors of aiohttp come through as they are (see `upstream_errors`).
 import functools
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -41,6 +41,7 @@ class HttpClient(httpx2.AsyncClient):
         """
         super().__init__(transport=_NoTransport())
         self._proxy = _proxy(base_url)
+        self._secure = "https" in (yarl.URL(base_url).scheme, yarl.URL(self._proxy or "").scheme)
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[str, tuple[httpx2.URL, yarl.URL]] = {}
 
@@ -94,7 +95,9 @@ class HttpClient(httpx2.AsyncClient):
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             # 0 is no limit to aiohttp: our own limit stands before the deployment.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=_certificates())
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=_KEEPALIVE_SECONDS, ssl=_certificates() if self._secure else True
+            )
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
@@ -108,16 +111,18 @@ class _Pieces(httpx2.AsyncByteStream):
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._reading = _bounded(response)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return _bounded(self._response)
+        return self._reading
 
     async def aclose(self) -> None:
+        await self._reading.aclose()
         # One that has been read to its end leaves its connection to the next call; any other closes it.
         self._response.release()
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _bounded(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
     """What has arrived, decompressed, whenever something has."""
     left, content = MAX_ANSWER_BYTES, response.content
     while piece := await content.readany():

@@ -13,6 +13,7 @@ from dispatcher_service.errors import UpstreamUnavailable
 from dispatcher_service.pricing import Usage
 
 _LAST: Final = b"[DONE]"
+_DECODER: Final = json.JSONDecoder()
 
 
 class Events:
@@ -76,7 +77,20 @@ class Reading:
             if data.startswith(_LAST):
                 self.done = True
                 return
-            yield from self._read(json.loads(data))
+            chunk = _parsed(data)
+            self._note(chunk)
+            # The last chunk, which carries the usage, has no choices.
+            for choice in chunk.get("choices") or ():
+                reason = choice.get("finish_reason")
+                if reason:
+                    self.begun = True
+                    index = openai_wire.read_index(choice)
+                    self._finish_reasons[index] = openai_wire.read_finish_reason(reason)
+                    self._words[index] = openai_wire.unknown_word(reason)
+                delta = openai_wire.read_delta(choice)
+                if delta is not None:
+                    self.begun = True
+                    yield delta
 
     def end(self) -> End:
         """The end of a whole stream.
@@ -95,7 +109,8 @@ class Reading:
             upstream_finish_reasons=words if any(words) else (),
         )
 
-    def _read(self, chunk: openai_wire.Json) -> Iterator[Delta]:
+    def _note(self, chunk: openai_wire.Json) -> None:
+        """What a chunk says beside its choices."""
         if chunk.get("error"):
             raise UpstreamUnavailable(self._deployment, "broke off with an error", may_be_billed=True)
         self._first = self._first or chunk
@@ -105,15 +120,13 @@ class Reading:
         usage = chunk.get("usage")
         if usage is not None:
             self._usage = openai_wire.read_usage(usage)
-        # The last chunk, which carries the usage, has no choices.
-        for choice in chunk.get("choices") or ():
-            reason = choice.get("finish_reason")
-            if reason:
-                self.begun = True
-                index = openai_wire.read_index(choice)
-                self._finish_reasons[index] = openai_wire.read_finish_reason(reason)
-                self._words[index] = openai_wire.unknown_word(reason)
-            delta = openai_wire.read_delta(choice)
-            if delta is not None:
-                self.begun = True
-                yield delta
+
+
+def _parsed(data: bytes) -> openai_wire.Json:
+    # Half the time of `json.loads`, which guesses the encoding first and looks for white space with expressions.
+    text = data.decode().strip()
+    chunk: openai_wire.Json
+    chunk, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError("something follows a chunk's JSON")
+    return chunk

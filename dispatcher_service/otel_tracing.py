@@ -299,6 +299,7 @@ def _outcome(outcome: Outcome) -> dict[str, Attribute]:
         found["pointsman.tier"] = choice.decision.tier.value
         found["pointsman.model"] = choice.model
         found["pointsman.reason"] = choice.decision.reason.value
+        found["pointsman.strategy"] = choice.strategy.value
         if choice.decision.alpha is not None:
             found["pointsman.alpha"] = choice.decision.alpha
         if choice.alpha_source is not None:

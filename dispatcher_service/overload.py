@@ -14,8 +14,8 @@ import asyncio
 import enum
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -103,27 +103,44 @@ class Overload:
         if self._lag() > self._max_backlog:
             raise self._refuse(Cause.LAG)
 
-    @contextmanager
-    def call(self, context: Any) -> Iterator[None]:
+    def call(self, context: Any) -> AbstractContextManager[None]:
         """Counts a call as long as the block runs.
 
         Raises:
             Overloaded: others took the room since `check`, or the call has waited too long already.
         """
+        return _Call(self, context)
+
+    def enter(self, context: Any) -> None:
+        """See `call`. Whoever got in must `leave`."""
         # No await between check and count: atomic on one event loop.
         if self._calls >= self._max_calls:
             raise self._refuse(Cause.CALLS)
         if _age(context) > self._max_backlog:
             raise self._refuse(Cause.AGE)
         self._calls += 1
-        try:
-            yield
-        finally:
-            self._calls -= 1
+
+    def leave(self) -> None:
+        """A call has ended."""
+        self._calls -= 1
 
     def _refuse(self, cause: Cause) -> Overloaded:
         self._refused(cause)
         return Overloaded(retry_after=random.uniform(*_RETRY_SECONDS))  # noqa: S311 - a jitter, no secret
+
+
+class _Call(AbstractContextManager[None]):
+    """See `Overload.call`."""
+
+    def __init__(self, overload: Overload, context: Any) -> None:
+        self._overload = overload
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._overload.enter(self._context)
+
+    def __exit__(self, *_: object) -> None:
+        self._overload.leave()
 
 
 class Refusing(grpc.aio.ServerInterceptor):

@@ -106,7 +106,7 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
     if choice.judged_by is not None:
         message.answer_scorer, message.answer_scorer_version = choice.judged_by
     if choice.lists_candidates:
-        message.candidates.extend(_candidates(choice))
+        _add_candidates(message, choice)
     if prediction is not None:
         message.scorer = prediction.scorer
         message.scorer_version = prediction.scorer_version
@@ -119,17 +119,16 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
     return message
 
 
-def _candidates(choice: Choice) -> list[decision_pb2.Candidate]:
-    compared = choice.candidates
+def _add_candidates(message: decision_pb2.Decision, choice: Choice) -> None:
+    """Every model of the ladder. Added in place: a message that is built beside and copied costs twice as much."""
+    compared, left_out = choice.candidates, choice.left_out
     beaten = {} if compared is None else dict(zip(compared.rungs, compared.beaten, strict=True))
-    return [
-        decision_pb2.Candidate(
-            model=model,
-            beaten_by_strongest=beaten.get(rung),
-            left_out=_LEFT_OUT[choice.left_out.get(rung)],
-        )
-        for rung, model in enumerate(choice.ladder.models)
-    ]
+    add = message.candidates.add
+    for rung, model in enumerate(choice.ladder.models):
+        if rung in beaten:
+            add(model=model, beaten_by_strongest=beaten[rung])
+        else:
+            add(model=model, left_out=_LEFT_OUT[left_out.get(rung)])
 
 
 def _stage(stage: Stage) -> decision_pb2.Stage:
@@ -181,21 +180,23 @@ def answer(choice: Answered) -> chat_pb2.Choice:
     )
 
 
-def delta(piece: Delta) -> dispatcher_pb2.StreamDelta:
+def delta(piece: Delta) -> dispatcher_pb2.StreamCompleteResponse:
     """A piece of one choice."""
-    return dispatcher_pb2.StreamDelta(
-        index=piece.index,
-        content=piece.content,
-        refusal=piece.refusal,
-        tool_calls=[
-            dispatcher_pb2.ToolCallDelta(
-                index=c.index, id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom
-            )
-            for c in piece.tool_calls
-        ],
-        logprobs=_logprobs(piece.logprobs),
-        extra_json=piece.extra_json,
-    )
+    response = dispatcher_pb2.StreamCompleteResponse()
+    # Written in place: a message that is given to another's constructor is made twice.
+    written = response.delta
+    written.index = piece.index
+    written.content = piece.content
+    if piece.refusal:
+        written.refusal = piece.refusal
+    if piece.extra_json:
+        written.extra_json = piece.extra_json
+    for c in piece.tool_calls:
+        written.tool_calls.add(index=c.index, id=c.id, name=c.name, arguments_json=c.arguments, custom=c.custom)
+    logprobs = _logprobs(piece.logprobs)
+    if logprobs is not None:
+        written.logprobs.CopyFrom(logprobs)
+    return response
 
 
 def origin(source: Origin) -> chat_pb2.Origin:

@@ -7,7 +7,7 @@ the dearest. Two objectives:
 - *threshold* (RouteLLM, section 3.1, for any number of models): the cheapest model that the strongest beats with a
   probability below alpha; where there is none, the last.
 - *utility*: the best of quality - λ·x. Quality is P(the model's answer is better than the strongest one's), which is
-  1 - P(the strongest's is better), and λ follows from alpha (see `exchange_rate`).
+  1 - P(the strongest's is better), and λ follows from alpha (see `exchange.rate`).
 
 Under a threshold a higher alpha never takes a higher rung, under utility never a greater x; alpha 0 takes the last
 candidate and `NEVER_STRONG` the first. A tie goes to the dearer model. With two models both are
@@ -19,15 +19,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dispatcher_service import exchange
+
 NEVER_STRONG = math.nextafter(1.0, 2.0)
 """An alpha that no win probability reaches."""
 
 EVEN = 0.5
 """P(a model beats itself), a tie counting one half."""
-
-_STRAIGHT = 0.25
-"""Within this of alpha ½, λ is alpha - ½."""
-_LARGEST_RATE = 1e6
 
 
 class Tier(enum.Enum):
@@ -204,11 +202,11 @@ class Candidates:
             (
                 (self.beaten[0] - beaten) / (fraction - self.fractions[0])
                 if fraction > self.fractions[0]
-                else math.copysign(_LARGEST_RATE, self.beaten[0] - beaten)
+                else math.copysign(exchange.LARGEST, self.beaten[0] - beaten)
             )
             for beaten, fraction in zip(self.beaten[1:], self.fractions[1:], strict=True)
         )
-        return _alpha_of_rate(rate)
+        return exchange.alpha_of(rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +272,7 @@ def place_of(candidates: Candidates, *, alpha: float) -> int:
         return last
     if alpha > 1.0:
         return 0
-    rate = exchange_rate(alpha)
+    rate = exchange.rate(alpha)
     best, least = 0, math.inf
     for place, fraction in enumerate(candidates.fractions):
         loss = beaten[place] + rate * fraction
@@ -286,31 +284,6 @@ def place_of(candidates: Candidates, *, alpha: float) -> int:
 def forced(ladder: Ladder, rung: int, reason: Reason) -> Decision:
     """A decision that no threshold took part in."""
     return Decision(rung=rung, tier=ladder.tier(rung), reason=reason, alpha=None, win_probability=None)
-
-
-def exchange_rate(alpha: float) -> float:
-    """λ: the win probability that the whole way from the cheapest cost to the dearest must bring.
-
-    Strictly increasing and finite, odd around alpha ½. Within ¼ of that it is alpha - ½: there two models decide as by
-    a threshold. Beyond, `±(¼ + (d - ¼) / (4·(½ - d)))` for the distance d, without a kink, up to some 10⁶: a model
-    that costs a thousandth of the way more may have to earn it.
-
-    Args:
-        alpha: in [0, 1].
-    """
-    distance = alpha - EVEN
-    if abs(distance) <= _STRAIGHT:
-        return distance
-    beyond = (abs(distance) - _STRAIGHT) / max(4.0 * (EVEN - abs(distance)), _STRAIGHT / _LARGEST_RATE)
-    return math.copysign(_STRAIGHT + beyond, distance)
-
-
-def _alpha_of_rate(rate: float) -> float:
-    """The inverse of `exchange_rate`, for any rate."""
-    size = min(abs(rate), _LARGEST_RATE)
-    beyond = 4.0 * (size - _STRAIGHT)
-    distance = size if beyond <= 0 else (beyond * EVEN + _STRAIGHT) / (1.0 + beyond)
-    return EVEN + math.copysign(distance, rate)
 
 
 def _tier(rung: int, top: int) -> Tier:

@@ -151,6 +151,9 @@ class GrpcScorer:
 
     async def _quantiles_of(self, version: str, *, deadline: float) -> Sequence[float]:
         """The quantiles of an artefact; asked for once per version, by one request for all."""
+        known = self._quantiles.get(version, ())
+        if len(known) >= _MIN_QUANTILES:
+            return known
         async with self._listing:
             for _ in range(_LISTINGS):
                 if version in self._quantiles:
@@ -171,14 +174,12 @@ def read_prediction(response: scorer_pb2.ScoreResponse, quantiles: Sequence[floa
     Raises:
         NoPrediction: with what is no probability.
     """
-    if not 0.0 <= response.win_probability <= 1.0:  # NaN fails too
-        raise NoPrediction("SICK", f"win_probability {response.win_probability} is outside [0, 1]")
     # Of each model it is told how often it beats the strong one: half a tie each, so that the two sum to 1.
     beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
-    if not all(0.0 <= probability <= 1.0 for probability in beaten.values()):
-        raise NoPrediction("SICK", "a model's win_probability is outside [0, 1]")
+    for model, probability in beaten.items():
+        _probability(f"win_probability of {model}", probability)
     return Prediction(
-        win_probability=response.win_probability,
+        win_probability=_probability("win_probability", response.win_probability),
         scorer=response.scorer,
         scorer_version=response.scorer_version,
         pair_mismatch=response.pair_mismatch,

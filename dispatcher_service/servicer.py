@@ -1,8 +1,6 @@
 """The gRPC face of the dispatcher: protos in, protos out, errors as rich statuses."""
 
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from dispatcher_service import rendering, translation
@@ -55,7 +53,8 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         return await self._edge.run("Route", context, self._route(request, context))
 
     async def _complete(self, proto: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
-        async with self._admitted(context) as tenant_id:
+        tenant_id = await self._tenant(context)
+        async with self._admission.call(tenant_id, context):
             request = self._read(proto, context, tenant_id)
             answer = await self._dispatcher.complete(request)
         return dispatcher_pb2.CompleteResponse(
@@ -68,12 +67,13 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
         )
 
     async def _stream(self, proto: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
-        async with self._admitted(context) as tenant_id:
+        tenant_id = await self._tenant(context)
+        async with self._admission.call(tenant_id, context):
             request = self._read(proto, context, tenant_id)
             async with contextlib.aclosing(self._dispatcher.stream(request)) as events:
                 async for event in events:
                     if isinstance(event, Delta):
-                        response = dispatcher_pb2.StreamCompleteResponse(delta=rendering.delta(event))
+                        response = rendering.delta(event)
                     elif isinstance(event, Started):
                         response = dispatcher_pb2.StreamCompleteResponse(
                             started=dispatcher_pb2.StreamStarted(
@@ -108,17 +108,14 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                     await context.write(response)
 
     async def _route(self, proto: dispatcher_pb2.RouteRequest, context: Any) -> dispatcher_pb2.RouteResponse:
-        async with self._admitted(context) as tenant_id:
+        tenant_id = await self._tenant(context)
+        async with self._admission.call(tenant_id, context):
             choice = await self._dispatcher.route(self._read(proto, context, tenant_id))
         return dispatcher_pb2.RouteResponse(decision=rendering.decision(choice, None))
 
-    @asynccontextmanager
-    async def _admitted(self, context: Any) -> AsyncIterator[str]:
-        """Who calls, once that is known and there is room; it keeps its room as long as the block runs."""
-        principal = await self._auth.authenticate(context)
-        tenant_id = principal.tenant()
-        async with self._admission.call(tenant_id, context):
-            yield tenant_id
+    async def _tenant(self, context: Any) -> str:
+        """On whose account the call is."""
+        return (await self._auth.authenticate(context)).tenant()
 
     def _read(self, proto: translation.AnyRequest, context: Any, tenant_id: str) -> Request:
         return translation.read_request(

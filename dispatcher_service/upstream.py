@@ -12,8 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import cast
 
 import aiohttp
-import openai
-from httpx2 import Response
+from httpx2 import AsyncByteStream, Response
 from openai import AsyncOpenAI, AsyncStream
 
 from dispatcher_service import openai_body, openai_client, openai_http, openai_wire
@@ -23,6 +22,7 @@ from dispatcher_service.chat import Chat
 from dispatcher_service.credentials import CredentialError, Credentials
 from dispatcher_service.errors import UpstreamUnavailable
 from dispatcher_service.openai_stream import Reading
+from dispatcher_service.patience import Patience
 from dispatcher_service.upstream_errors import Translator
 from pointsman.runtime.logs import fields
 
@@ -42,12 +42,12 @@ class OpenAIUpstream:
         self._trace_headers = trace_headers
         self._credentials = credentials
         self._translate = Translator(credentials)
-        self._clients: dict[str, tuple[Deployment, AsyncOpenAI]] = {}
+        self._clients: dict[str, tuple[Deployment, AsyncOpenAI, str]] = {}
         self._replaced: list[AsyncOpenAI] = []
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
         """See `ports.Upstream.complete`."""
-        patience = _Patience(deployment, timeout)
+        patience = Patience(deployment, timeout)
         with self._translate(deployment, patience):
             # The client's own timeout limits each read, not the call: an upstream that drips would never end.
             async with patience.whole():
@@ -56,15 +56,18 @@ class OpenAIUpstream:
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         """See `ports.Upstream.stream`."""
-        patience = _Patience(deployment, timeout)
+        patience = Patience(deployment, timeout)
         reading = Reading(deployment.name, chat.choices)
         with self._translate(deployment, patience):
             async with patience.first_token():
                 response = await self._post(deployment, chat, patience, stream=True)
-            async with contextlib.aclosing(response), contextlib.aclosing(response.aiter_bytes()) as pieces:
+            assert isinstance(response.stream, AsyncByteStream)
+            # The bytes as they come: `openai_http` has unpacked them.
+            pieces = aiter(response.stream)
+            async with contextlib.aclosing(response), patience:
                 while not reading.done:
                     # Around each read and not around the loop, which also holds the time the caller takes to read.
-                    async with patience.idle() if reading.begun else patience.first_token():
+                    with patience.read(begun=reading.begun):
                         piece = await anext(pieces, None)
                     if piece is None:
                         break
@@ -75,15 +78,15 @@ class OpenAIUpstream:
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in (*self._replaced, *(client for _, client in self._clients.values())):
+        for client in (*self._replaced, *(client for _, client, _ in self._clients.values())):
             await client.close()
 
-    async def _post(self, deployment: Deployment, chat: Chat, patience: "_Patience", *, stream: bool) -> Response:
+    async def _post(self, deployment: Deployment, chat: Chat, patience: Patience, *, stream: bool) -> Response:
         """The response as it came, whose status is good: parsing it into the client's types costs more than all else.
 
         One that is streamed must be closed.
         """
-        client = self._client(deployment)
+        client, url = self._client(deployment)
         try:
             headers = openai_client.call_headers(self._credentials.headers(deployment))
         except CredentialError as error:
@@ -92,65 +95,30 @@ class OpenAIUpstream:
                 deployment.name, "has no usable key", may_be_billed=False, retryable=False
             ) from error
         response = await client.post(
-            "/chat/completions",
+            url,
             cast_to=Response,
             content=openai_body.encode(deployment, chat, stream=stream),
-            options={"timeout": patience.client_timeout(), "headers": {**headers, **self._trace_headers()}},
+            options={
+                "timeout": patience.client_timeout(),
+                "headers": {**headers, **self._trace_headers()},
+                "idempotency_key": "",  # Never sent, and drawn at random where none is given.
+            },
             stream=stream,
             stream_cls=AsyncStream[object],  # For the types alone: a raw response is none.
         )
         return cast("Response", response)
 
-    def _client(self, deployment: Deployment) -> AsyncOpenAI:
+    def _client(self, deployment: Deployment) -> tuple[AsyncOpenAI, str]:
+        """The deployment's client, and the whole URL, which the client would put together at every call."""
         known = self._clients.get(deployment.name)
         if known is None or known[0] != deployment:
             if known is not None:
                 # Calls in flight go on over the old one.
                 self._replaced.append(known[1])
-            known = deployment, openai_client.connect(deployment)
+            client = openai_client.connect(deployment)
+            known = deployment, client, f"{client.base_url}chat/completions"
             self._clients[deployment.name] = known
-        return known[1]
-
-
-class _Patience:
-    """The timeouts of one call, and which of them passed."""
-
-    def __init__(self, deployment: Deployment, timeout: float) -> None:
-        """`timeout` is what is left of the caller's deadline and the deployment's own, whichever is less."""
-        self._deployment = deployment
-        self._timeout = timeout
-        self._started = asyncio.get_running_loop().time()
-        self._waiting_for = "answer"
-
-    @property
-    def out_of_time(self) -> bool:
-        """True if the timeout that passed was the caller's deadline and not the deployment's."""
-        elapsed = asyncio.get_running_loop().time() - self._started
-        return self._timeout < self._deployment.timeout and elapsed >= self._timeout
-
-    @property
-    def what(self) -> str:
-        """What did not come in time, for the error."""
-        return f"no {self._waiting_for} in time"
-
-    def whole(self) -> asyncio.Timeout:
-        """For a call that answers in one piece."""
-        return asyncio.timeout_at(self._started + self._timeout)
-
-    def first_token(self) -> asyncio.Timeout:
-        """Until a stream has its first content."""
-        self._waiting_for = "first token"
-        return asyncio.timeout_at(self._started + min(self._timeout, self._deployment.first_token_timeout))
-
-    def idle(self) -> asyncio.Timeout:
-        """For one further read of a stream."""
-        self._waiting_for = "further token"
-        soon = asyncio.get_running_loop().time() + self._deployment.idle_timeout
-        return asyncio.timeout_at(min(self._started + self._timeout, soon))
-
-    def client_timeout(self) -> openai.Timeout:
-        """For the client: to connect. Reads are limited here."""
-        return openai.Timeout(None, connect=min(self._timeout, self._deployment.connect_timeout))
+        return known[1], known[2]
 
 
 async def _drain(pieces: AsyncIterator[bytes]) -> None:

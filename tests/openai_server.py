@@ -33,6 +33,8 @@ class OpenAIServer:
     headers: list[dict[str, str]] = field(default_factory=list)
     disconnects: int = 0
     delay: float = 0.0
+    hanging: frozenset[str] = frozenset()
+    """Models that write their words and never end."""
     quotes: bool = False
     """Whether errors quote the prompt's words and the key that came with it, as some servers do."""
 
@@ -62,7 +64,7 @@ class OpenAIServer:
         try:
             if body.get("stream"):
                 return await self._stream(request, body, prompt, text)
-            await asyncio.sleep(60 if prompt == "hang" else 0)
+            await asyncio.sleep(60 if prompt == "hang" or body["model"] in self.hanging else 0)
         except (ConnectionResetError, asyncio.CancelledError):
             self.disconnects += 1
             raise
@@ -85,7 +87,7 @@ class OpenAIServer:
         for word in re.findall(r"\S+\s*", text):
             await send([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
             await asyncio.sleep(0.05 if prompt == "drip" or prompt.startswith("slow") else 0)
-        if prompt == "hang":
+        if prompt == "hang" or body["model"] in self.hanging:
             await asyncio.sleep(60)
         if prompt == "drip":
             for _ in range(600):

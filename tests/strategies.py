@@ -96,6 +96,7 @@ class Bench:
         self.judge = judge or FakeJudge()
         self.scorer = FakeScorer(win_probability)
         self.outcomes: list[Outcome] = []
+        self.drains = Drains(observe=lambda _: None)
         self.now = 0.0
         self.ledger = MemoryLedger(lambda: 1e9)
         self.book = Book(self.ledger, observe=FakeObserver(), clock=lambda: self.now, wall_clock=lambda: 1e9, drain=1)
@@ -134,7 +135,7 @@ class Bench:
             book=self.book,
             pacer=LedgerPacer(self.ledger, clock=lambda: self.now, wall_clock=lambda: 1e9, observe=lambda *_: None),
             gates=Gates(clock=lambda: self.now, observe=Unobserved()),
-            drains=Drains(observe=lambda _: None),
+            drains=self.drains,
             record=self.outcomes.append,
             clock=lambda: self.now,
             wall_clock=lambda: 1e9,

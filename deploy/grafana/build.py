@@ -169,6 +169,32 @@ ROUTING_AND_COST = dashboard(
         ),
         ("Budget and routing", spend(TENANT)),
         (
+            "Cascades and ensembles",
+            [
+                Panel(
+                    title="What became of the models asked",
+                    description="Models of cascades and ensembles, of all tenants. Rejected answers cost "
+                    "a second call each: lower thresholds, or a hard_alpha.",
+                    unit="reqps",
+                    kind="stacked",
+                    queries=[(rate(DISPATCHER + "stages_total", "strategy, result"), "{{strategy}} {{result}}")],
+                ),
+                Panel(
+                    title="Acceptance probability",
+                    description="Of the answers that cascades had scored, of all tenants; thresholds stand in the configuration.",
+                    unit="percentunit",
+                    maximum=1,
+                    queries=quantiles(DISPATCHER + "acceptance_probability"),
+                ),
+                Panel(
+                    title="Waiting for verdicts and rankings",
+                    description="By result. Each stage of a cascade but the last waits for one.",
+                    unit="s",
+                    queries=quantiles(DISPATCHER + "scorer_seconds", "result", 'scorer="answers"'),
+                ),
+            ],
+        ),
+        (
             "Why",
             [
                 Panel(
@@ -235,7 +261,7 @@ SERVICE_HEALTH = dashboard(
             [
                 Panel(
                     title="Our overhead",
-                    description="Total less upstream. Of a stream it holds the time in which the caller read.",
+                    description="Total less upstream. Of a stream it holds the time in which the caller read. Without ensembles.",
                     unit="s",
                     queries=quantiles(DISPATCHER + "overhead_seconds", "method"),
                 ),
@@ -243,7 +269,7 @@ SERVICE_HEALTH = dashboard(
                     title="Waiting for the scorer",
                     description="By result; a breaker that is open answers at once.",
                     unit="s",
-                    queries=quantiles(DISPATCHER + "scorer_seconds", "result"),
+                    queries=quantiles(DISPATCHER + "scorer_seconds", "result", 'scorer!="answers"'),
                 ),
                 Panel(
                     title="Waiting for the ledger",

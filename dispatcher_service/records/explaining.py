@@ -112,7 +112,7 @@ def _why(decision: decision_pb2.Decision) -> str:
 def _why_of_many(decision: decision_pb2.Decision) -> str:
     cheapest = decision.reason == decision_pb2.REASON_BELOW_ALPHA
     rule = (
-        "the cheapest that the strongest beats with a probability below"
+        "it is the cheapest that the strongest beats with a probability below"
         if cheapest
         else ("the strongest beats every cheaper one with a probability at or above")
     )

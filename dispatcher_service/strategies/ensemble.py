@@ -132,9 +132,12 @@ class Ensemble:
         """Asks all of them at once. Returns when all have ended, or when time is over and one has answered."""
         policy = progress.policy.ensemble
         assert policy is not None
-        tasks = {asyncio.ensure_future(self._read(each)) for each in candidates}
-        ends = asyncio.get_running_loop().time() + policy.deadline
+        tasks = set[asyncio.Future[None]]()
         try:
+            # A ledger may answer without a wait: a caller who has gone meanwhile is heard here, before any call begins.
+            await asyncio.sleep(0)
+            tasks = {asyncio.ensure_future(self._read(each)) for each in candidates}
+            ends = asyncio.get_running_loop().time() + policy.deadline
             while tasks:
                 answered = any(each.completion is not None for each in candidates)
                 left = ends - asyncio.get_running_loop().time()

@@ -1,9 +1,14 @@
 """Three models behind a real dispatcher, and a real scorer of many models that was trained on battles of theirs."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
+from dispatcher_service import chat as chats
+from dispatcher_service.chat import Chat, Text
+from dispatcher_service.embedded_scorer import open_embedded
+from dispatcher_service.routing import ModelPair
 from pointsman.client import Decision, DispatcherClient, LeftOut, Reason, Tier
 from pointsman.dispatcher.v1 import chat_pb2
 from scorer_service.preprocess import Role as ScoredRole
@@ -202,3 +207,16 @@ async def test_a_model_that_the_scorer_does_not_know_is_never_chosen_freely_and_
     found = scrape(dispatcher, "pointsman_dispatcher_models_not_compared")
     assert {labels["tenant"]: value for labels, value in found}["strange"] == 1
     assert any("does not compare all" in line for line in dispatcher.stderr)
+
+
+async def test_an_embedded_scorer_gives_the_same_odds(trained: ConversationScorer) -> None:
+    embedded = await asyncio.to_thread(open_embedded, str(trained.artifact.directory))
+    names = known_as(trained)
+    pair = ModelPair(strong=names["big"], weak=names["small"])
+    chat = Chat(messages=(chats.Message(chats.Role.USER, (Text(PROMPTS[0]),)),), text_bytes=40)
+    found = await embedded.predict(chat, pair=pair, every_model=True, scorer="", timeout=10)
+    assert {model: found.beaten[name] for model, name in names.items()} == pytest.approx(odds(trained, PROMPTS[0]))
+    assert found.win_probability == pytest.approx(found.beaten[names["small"]], abs=1e-6)
+    plain = await embedded.predict(chat, pair=pair, every_model=False, scorer="", timeout=10)
+    assert not plain.beaten
+    await embedded.close()

@@ -18,9 +18,11 @@ import yaml
 
 from pointsman.client import DispatcherClient, PointsmanCallError
 from tests import tools
+from tests.answer_artifacts import write_answer
 from tests.integration.test_dashboards import DASHBOARDS, panels
 from tests.openai_server import openai_server_thread
 from tests.processes import DISPATCHER_PORTS, ROOT, SCORER_PORTS, ServiceProcess, eventually
+from training.cli import DEFAULT_ARTIFACT
 
 RULES = ROOT / "deploy" / "prometheus" / "rules"
 TESTS = ROOT / "deploy" / "prometheus" / "tests"
@@ -64,12 +66,19 @@ weak_model = "small"
 alpha = 0.0
 usd_per_day = 0.009
 on_exhausted = "reject"
+
+[tenants.cascading]
+strong_model = "big"
+weak_model = "small"
+strategy = "cascade"
+cascade = {{ thresholds = [0.5] }}
 """
 
 
-TENANTS = ("default", "poor")
+TENANTS = ("default", "poor", "cascading")
 ABSENT = {
     'pointsman_dispatcher_decision_reasons_total{reason="scorer_unavailable"}': "the scorer is there all along",
+    'pointsman_dispatcher_stages_total{result="no_score"}': "and so is its judge",
     'pointsman_dispatcher_admission_refused_total{cause=~"calls|lag|age"}': "nothing is overloaded",
     'pointsman_dispatcher_auth_total{result="expired"}': "there are no credentials",
 }
@@ -140,9 +149,10 @@ class Prometheus:
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     tools.prometheus()
     folder = tmp_path_factory.mktemp("prometheus")
+    artifacts = f"default={DEFAULT_ARTIFACT},judge={write_answer(folder / 'judge')}"
     with (
         openai_server_thread() as upstream,
-        ServiceProcess("scorer_service", env=SCORER_PORTS) as scorer,
+        ServiceProcess("scorer_service", env={**SCORER_PORTS, "SCORER_ARTIFACTS": artifacts}) as scorer,
     ):
         config = folder / "dispatcher.toml"
         config.write_text(CONFIG.format(scorer=scorer.grpc, upstream=upstream.base_url))
@@ -170,7 +180,7 @@ async def _traffic(address: str) -> None:
     prompts = ["hello", "Prove that 7 is prime.", "no usage", "status 500", "Write a haiku about rain.", "2 + 2 = ?"]
     for tenant in TENANTS:
         async with DispatcherClient(address, tenant=tenant, timeout=20) as client:
-            for prompt in prompts:
+            for prompt in prompts[:1] if tenant == "cascading" else prompts:
                 with contextlib.suppress(PointsmanCallError):
                     await client.complete(prompt, max_tokens=100)
                 with contextlib.suppress(PointsmanCallError):

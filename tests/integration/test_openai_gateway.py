@@ -57,6 +57,16 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
+CASCADING = f"""
+[tenants.cascading]
+strong_model = "{STRONG}"
+weak_model = "{WEAK}"
+strategy = "cascade"
+cascade = {{ thresholds = [1.0] }}
+"""
+"""The scorer here judges no answers, so that every cascade goes on to the strong model."""
+
+
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[OpenAIServer]:
     with openai_server_thread() as server:
@@ -68,7 +78,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: OpenAIServer) ->
     directory: Path = tmp_path_factory.mktemp("gateway")
     with (
         ServiceProcess("scorer_service", env=SCORER_PORTS) as scorer,
-        start_dispatcher(directory, scorer=scorer.grpc, upstream=upstream.base_url) as dispatcher,
+        start_dispatcher(directory, scorer=scorer.grpc, upstream=upstream.base_url, more=CASCADING) as dispatcher,
         ServiceProcess(
             "apps.openai_gateway", env={"GATEWAY_LISTEN": ANY_PORT, "GATEWAY_DISPATCHER": dispatcher.grpc}
         ) as process,
@@ -81,6 +91,23 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: OpenAIServer) ->
 async def client(gateway: str) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=gateway, api_key="none", max_retries=0) as client:
         yield client
+
+
+# First: a deployment that has failed in another test is left alone for a while.
+async def test_of_a_cascade_a_stream_brings_the_answer_that_is_given_and_no_other(
+    client: AsyncOpenAI, upstream: OpenAIServer
+) -> None:
+    before = len(upstream.bodies)
+    stream = await client.chat.completions.create(
+        model="pointsman",
+        messages=[{"role": "user", "content": "hello"}],
+        stream=True,
+        extra_headers={"x-pointsman-tenant": "cascading"},
+    )
+    chunks = [chunk async for chunk in stream]
+    assert [body["model"] for body in upstream.bodies[before:]] == [WEAK, STRONG]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == f"{STRONG} says: hello"
+    assert {chunk.model for chunk in chunks} == {STRONG}
 
 
 async def test_what_a_client_sends_arrives_at_the_upstream_field_for_field(

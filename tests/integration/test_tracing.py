@@ -38,15 +38,30 @@ class Scorer(scorer_pb2_grpc.ScorerServiceServicer):
         raise NotImplementedError
 
     async def ScoreAnswer(self, request: object, context: Any) -> scorer_pb2.ScoreAnswerResponse:  # noqa: N802
-        raise NotImplementedError
+        return scorer_pb2.ScoreAnswerResponse(acceptance_probability=0.75, scorer="judge", scorer_version="j1")
 
-    async def RankAnswers(self, request: object, context: Any) -> scorer_pb2.RankAnswersResponse:  # noqa: N802
-        raise NotImplementedError
+    async def RankAnswers(self, request: Any, context: Any) -> scorer_pb2.RankAnswersResponse:  # noqa: N802
+        ranked = [scorer_pb2.RankedAnswer(mean_win_probability=0.5) for _ in request.answers]
+        return scorer_pb2.RankAnswersResponse(answers=ranked, scorer="ranker", scorer_version="r1")
 
     async def ListScorers(self, request: object, context: Any) -> scorer_pb2.ListScorersResponse:  # noqa: N802
         return scorer_pb2.ListScorersResponse(
             scorers=[scorer_pb2.Scorer(name="fake", version="v1", score_quantiles=QUANTILES)]
         )
+
+
+STRATEGIES = f"""
+[tenants.cascading]
+strong_model = "{STRONG}"
+weak_model = "{WEAK}"
+strategy = "cascade"
+cascade = {{ thresholds = [0.5] }}
+
+[tenants.asking]
+strong_model = "{STRONG}"
+weak_model = "{WEAK}"
+strategy = "ensemble"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +91,9 @@ def dispatcher(
     scorer: tuple[str, Scorer], upstream: OpenAIServer, receiver: OtlpReceiver, tmp_path: Path
 ) -> Iterator[ServiceProcess]:
     environment = {"DISPATCHER_TRACING": "otlp", **receiver.environment()}
-    with start_dispatcher(tmp_path, scorer=scorer[0], upstream=upstream.base_url, environment=environment) as process:
+    with start_dispatcher(
+        tmp_path, scorer=scorer[0], upstream=upstream.base_url, environment=environment, more=STRATEGIES
+    ) as process:
         yield process.wait_until_serving()
 
 
@@ -130,6 +147,32 @@ async def test_a_call_is_one_trace_from_the_caller_to_scorer_and_upstream(
     assert (said["gen_ai.usage.output_tokens"], said["gen_ai.usage.reasoning.output_tokens"]) == (8, 3)
     assert (said["pointsman.deployment"], said["server.address"]) == ("weak-1", "127.0.0.1")
     assert receiver.resources[0]["service.name"] == "pointsman-dispatcher"
+
+
+async def test_verdicts_and_rankings_have_spans_of_their_own(
+    dispatcher: ServiceProcess, receiver: OtlpReceiver
+) -> None:
+    service = "pointsman.scorer.v1.ScorerService"
+    async with Caller(dispatcher.grpc, "cascading") as caller:
+        await caller.complete("hello")
+    spans = _spans(receiver, 3)
+    call, verdict = _named(spans, CALL), _named(spans, f"{service}/ScoreAnswer")
+    assert verdict.parent_span_id == call.span_id
+    assert attributes(verdict.attributes) == {
+        "rpc.system.name": "grpc",
+        "rpc.method": f"{service}/ScoreAnswer",
+        "pointsman.acceptance_probability": 0.75,
+        "pointsman.scorer": "judge",
+        "pointsman.scorer_version": "j1",
+    }
+    found = attributes(call.attributes)
+    assert (found["pointsman.strategy"], found["pointsman.reason"]) == ("cascade", "accepted")
+    async with Caller(dispatcher.grpc, "asking") as caller:
+        await caller.complete("hello")
+    spans = _spans(receiver, 7)
+    ranking = _named(spans, f"{service}/RankAnswers")
+    assert attributes(ranking.attributes)["pointsman.scorer"] == "ranker"
+    assert {f"chat {STRONG}", f"chat {WEAK}"} <= {span.name for span in spans}
 
 
 async def test_every_attempt_has_a_span_that_says_how_it_failed(

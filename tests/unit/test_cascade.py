@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from dispatcher_service.answer import Delta, ToolCallDelta
+from dispatcher_service.answer import Completion, Delta, ToolCallDelta
 from dispatcher_service.budget import Limit, OnExhausted, Period
-from dispatcher_service.chat import Message, PlainFormat, Role, Text, ToolCall
+from dispatcher_service.catalogue import Deployment, OnDisconnect
+from dispatcher_service.chat import Chat, Message, PlainFormat, Role, Text, ToolCall
 from dispatcher_service.dispatch import Broken, Finished, Started, StreamEvent
 from dispatcher_service.errors import (
     BudgetExhausted,
@@ -271,11 +272,11 @@ async def test_a_caller_who_goes_away_in_the_second_stage_has_paid_for_both() ->
     begun = asyncio.Event()
 
     class Slow(Models):
-        async def complete(self, deployment: object, chat: object, *, timeout: float) -> object:  # type: ignore[override]
-            if deployment.model == "medium":  # type: ignore[attr-defined]
+        async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+            if deployment.model == "medium":
                 begun.set()
                 await asyncio.sleep(60)
-            return await super().complete(deployment, chat, timeout=timeout)  # type: ignore[arg-type]
+            return await super().complete(deployment, chat, timeout=timeout)
 
     bench = cascade({SMALL: 0.1}, upstream=Slow())
     task = asyncio.create_task(bench.dispatcher.complete(question()))
@@ -292,6 +293,29 @@ async def test_a_caller_who_goes_away_in_the_second_stage_has_paid_for_both() ->
     ]
     # Of medium one prompt token at 10 nano-USD is estimated.
     assert outcome.bill.cost == COSTS["small"] + 10 == await bench.spent()
+
+
+async def test_a_draining_model_ends_the_cascade_of_a_caller_who_left() -> None:
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(Models):
+        async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+            begun.set()
+            await gate.wait()
+            return await super().complete(deployment, chat, timeout=timeout)
+
+    bench = cascade(upstream=Slow(), models={"small": {"on_disconnect": OnDisconnect.DRAIN}})
+    task = asyncio.create_task(bench.dispatcher.complete(question()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    await bench.drains.close(5.0)
+    outcome = bench.outcomes[0]
+    assert outcome.bill is not None
+    assert (bench.upstream.asked, bench.judge.asked, outcome.status) == (["small"], [], "CANCELLED")
+    assert outcome.bill.cost == COSTS["small"] == await bench.spent(), "as the upstream reported it"
 
 
 async def events_of(bench: Bench, *, accept_replacement: bool = False) -> list[StreamEvent]:

@@ -2,6 +2,7 @@
 # ruff: noqa: N802 - gRPC names its methods
 
 import asyncio
+import enum
 import inspect
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from pointsman import _translation
 from pointsman.client import (
     AlphaSource,
     AnswerRanking,
@@ -18,12 +20,16 @@ from pointsman.client import (
     Decision,
     DispatcherClient,
     FinishReason,
+    LeftOut,
     Message,
     PointsmanCallError,
     Reason,
     Role,
     Score,
     ScorerClient,
+    Stage,
+    StageResult,
+    Strategy,
     SyncDispatcherClient,
     Tier,
     Usage,
@@ -59,6 +65,23 @@ USAGE = chat_pb2.Usage(
 )
 
 
+REPLACED = decision_pb2.Decision(
+    model="larger",
+    reason=decision_pb2.REASON_CASCADE,
+    strategy=decision_pb2.STRATEGY_CASCADE,
+    stages=[
+        decision_pb2.Stage(
+            model="large",
+            result=decision_pb2.STAGE_RESULT_REJECTED,
+            acceptance_probability=0.25,
+            threshold=0.5,
+            cost_nano_usd=7,
+            cost_source=decision_pb2.COST_SOURCE_REPORTED,
+        )
+    ],
+)
+
+
 class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
     """Keeps what it is sent; the first message's text says what it does."""
 
@@ -89,6 +112,8 @@ class DispatcherServicer(dispatcher_pb2_grpc.DispatcherServiceServicer):
                 await asyncio.sleep(60)
             finally:
                 self.cancelled.set()
+        if prompt == "replace":
+            yield response(replaced=dispatcher_pb2.StreamReplaced(decision=REPLACED))
         yield response(delta=dispatcher_pb2.StreamDelta(content="cause."))
         if prompt == "break off":
             yield response(
@@ -314,6 +339,21 @@ async def test_a_stream_gives_its_decision_first_and_its_cost_last(dispatcher: t
         assert [text async for text in stream] == [], "a finished stream stays finished"
 
 
+async def test_a_replaced_stream_begins_its_text_anew(dispatcher: tuple[DispatcherServicer, str]) -> None:
+    servicer, address = dispatcher
+    async with (
+        DispatcherClient(address) as client,
+        client.stream_complete("replace", accept_replacement=True) as stream,
+    ):
+        seen = [(text, stream.text, stream.replacements, stream.decision.model) async for text in stream]
+    assert seen == [("Be", "Be", 0, "large"), ("cause.", "cause.", 1, "larger")]
+    assert servicer.requests[0].accept_replacement
+    async with DispatcherClient(address) as client, client.stream_complete("replace") as stream:
+        events = [event.WhichOneof("event") async for event in stream.events()]
+    assert events == ["delta", "replaced", "delta", "finished"]
+    assert not servicer.requests[1].accept_replacement
+
+
 async def test_leaving_a_stream_early_ends_the_call(dispatcher: tuple[DispatcherServicer, str]) -> None:
     servicer, address = dispatcher
     async with DispatcherClient(address) as client:
@@ -465,10 +505,43 @@ async def test_nobody_at_the_address_is_unavailable(unused_tcp_port: int) -> Non
 
 
 async def test_an_enum_value_of_a_newer_service_is_unknown_and_no_error() -> None:
-    from pointsman import _translation
-
     decision = _translation.decision(decision_pb2.Decision(reason=97))  # type: ignore[arg-type]
     assert decision.reason is Reason.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("known", "proto"),
+    [
+        (Reason, decision_pb2.Reason),
+        (Strategy, decision_pb2.Strategy),
+        (StageResult, decision_pb2.StageResult),
+        (LeftOut, decision_pb2.LeftOut),
+        (AlphaSource, decision_pb2.AlphaSource),
+        (CostSource, decision_pb2.CostSource),
+        (Tier, decision_pb2.Tier),
+    ],
+)
+def test_the_client_knows_every_value_of_the_contract(known: type[enum.StrEnum], proto: Any) -> None:
+    prefix = proto.keys()[0].removesuffix("UNSPECIFIED")
+    names = {name.removeprefix(prefix) for name in proto.keys()} - {"UNSPECIFIED"}  # noqa: SIM118 - no mapping
+    assert {value.name for value in known} - {"UNKNOWN"} == names
+
+
+def test_stages_say_what_was_scored_and_what_was_not() -> None:
+    decision = _translation.decision(REPLACED)
+    assert decision.stages == (
+        Stage(
+            model="large",
+            result=StageResult.REJECTED,
+            given=False,
+            acceptance_probability=0.25,
+            threshold=0.5,
+            win_rate=None,
+            cost_nano_usd=7,
+            cost_source=CostSource.REPORTED,
+        ),
+    )
+    assert decision.strategy is Strategy.CASCADE
 
 
 @pytest.mark.parametrize(("tier", "expected"), [(Tier.STRONG, 2_000), (Tier.WEAK, 300)])

@@ -61,7 +61,8 @@ class Talk:
     ) -> None:
         self.now = 1e9
         self.scorer = FakeScorer(win_probability)
-        self.bench = Bench(self.scorer, upstream, None, **changes)
+        more = changes.pop("more", ())
+        self.bench = Bench(self.scorer, upstream, None, more=more, **changes)
         self.store = store or MemoryLedger(lambda: self.now)
         self.observed: list[tuple[str, str]] = []
         catalogue = dataclasses.replace(

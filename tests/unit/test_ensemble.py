@@ -197,8 +197,10 @@ async def test_a_caller_who_goes_away_pays_for_what_came() -> None:
     assert outcome.choice.stages[2].result is StageResult.CANCELLED
 
 
-async def test_a_caller_who_goes_away_before_the_calls_begin_pays_nothing() -> None:
+@pytest.mark.parametrize("immediate", [False, True])
+async def test_a_caller_who_goes_away_before_the_calls_begin_pays_nothing(immediate: bool) -> None:
     bench = ensemble()
+    bench.ledger.immediate = immediate
     task = asyncio.create_task(bench.dispatcher.complete(question()))
     reserved = bench.ledger.reserve
     seen = 0

@@ -20,6 +20,7 @@ from dispatcher_service.routing import Ladder, LeftOut, Objective, Reason, Tier
 from dispatcher_service.stickiness import Held, Sticky
 from pointsman.dispatcher.v1 import decision_pb2
 from tests.fakes import FakeScorer, FakeUpstream
+from tests.unit.test_conversations import Talk
 from tests.unit.test_dispatch import STRONG_COST, WEAK_COST, Bench, policy, request
 
 # FakeUpstream reports 1000 input and 100 output tokens: 1,200, 3,600 and 12,000 nano-USD.
@@ -178,6 +179,30 @@ async def test_a_sticky_conversation_goes_no_lower_than_it_has_been_and_may_go_h
     assert (choice.model, choice.decision.reason, both.scorer.calls) == ("medium", Reason.STICKY_CONVERSATION, [])
     strong = await chosen(bench(easy), held=Held(tier=Tier.WEAK, model="small", was_strong=True, highest="big"))
     assert (strong.model, strong.decision.reason) == ("big", Reason.STICKY_CONVERSATION)
+
+
+async def test_a_turn_that_the_conversations_model_cannot_take_goes_to_one_that_can() -> None:
+    held = Held(tier=Tier.STRONG, model="big", was_strong=True, highest="big")
+    models = {
+        name: dataclasses.replace(model, tools=name == "small") for name, model in bench().catalogue.models.items()
+    }
+    for sticky in (Sticky.STRONG, Sticky.BOTH):
+        one = bench(sticky=sticky)
+        one.catalogue = dataclasses.replace(one.catalogue, models=models)
+        choice = await chosen(one, held=held, chat=asking(tools=(Tool(name="f"),)))
+        assert (choice.model, choice.decision.reason) == ("small", Reason.ONLY_FIT)
+
+
+async def test_a_conversation_remembers_the_strongest_of_three_that_answered() -> None:
+    talk = Talk(ladder=LADDER, dial=FixedAlpha(0.55), more=[medium()])
+    talk.scorer.beaten = {"big": 0.5, "medium": 0.53, "small": 0.6}
+    assert await talk.turn(0.6) == ("medium", Reason.BELOW_ALPHA)
+    talk.scorer.beaten = {"big": 0.5, "medium": 0.53, "small": 0.5}
+    assert await talk.turn(0.5) == ("medium", Reason.BELOW_ALPHA), "small would do, and it goes no lower"
+    assert await talk.turn(0.5, conversation_id="another") == ("small", Reason.BELOW_ALPHA)
+    talk.scorer.beaten = {"big": 0.5, "medium": 0.6, "small": 0.6}
+    assert await talk.turn(0.6) == ("big", Reason.AT_OR_ABOVE_ALPHA)
+    assert await talk.turn(0.1) == ("big", Reason.STICKY_CONVERSATION)
 
 
 async def test_the_next_stronger_model_stands_in_first_and_then_the_cheaper_one() -> None:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dispatcher_service import exchange
 from dispatcher_service.routing import (
     EVEN,
     NEVER_STRONG,
@@ -16,7 +17,6 @@ from dispatcher_service.routing import (
     alpha_for_share,
     decide,
     decide_among,
-    exchange_rate,
     forced,
 )
 
@@ -104,7 +104,7 @@ def test_utility_is_quality_less_lambda_times_the_cost() -> None:
         0,
     ]
     # The first is given up for .15 of quality at a fifth of the way: λ = .75, beyond the straight part.
-    assert exchange_rate(many.need) == pytest.approx(0.75)
+    assert exchange.rate(many.need) == pytest.approx(0.75)
     assert decide_among(many, alpha=many.need - 1e-9).rung == 1
     assert decide_among(many, alpha=many.need + 1e-9).rung == 0
 
@@ -132,10 +132,10 @@ def test_the_ends_of_alpha_are_the_ends_of_the_ladder(many: Candidates) -> None:
 @given(probabilities, probabilities)
 def test_the_exchange_rate_rises_with_alpha_and_is_finite(low: float, high: float) -> None:
     low, high = min(low, high), max(low, high)
-    assert exchange_rate(low) <= exchange_rate(high)
-    assert exchange_rate(1.0) == pytest.approx(1e6, rel=1e-6)
-    assert exchange_rate(0.0) == -exchange_rate(1.0)
-    assert exchange_rate(0.6) == pytest.approx(0.1)
+    assert exchange.rate(low) <= exchange.rate(high)
+    assert exchange.rate(1.0) == pytest.approx(1e6, rel=1e-6)
+    assert exchange.rate(0.0) == -exchange.rate(1.0)
+    assert exchange.rate(0.6) == pytest.approx(0.1)
 
 
 def test_a_forced_decision_has_no_numbers() -> None:

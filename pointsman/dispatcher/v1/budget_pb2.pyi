@@ -569,7 +569,10 @@ class PolicyValues(_message.Message):
     TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _builtins.int
     strong_call_share: _builtins.float
-    """The share of calls that goes strong. Range [0, 1]. Puts `alpha` out of force."""
+    """The share of calls that goes strong; of more than two models, how far calls
+    go on average from all cheapest (0) to all dearest (1), by cost. Range
+    [0, 1]. Puts `alpha` out of force.
+    """
     alpha: _builtins.float
     """A fixed threshold. Range [0, 1]. Puts `strong_call_share` out of force."""
     nano_usd_per_hour: _builtins.int
@@ -593,7 +596,7 @@ class PolicyValues(_message.Message):
     allow_alpha_override: _builtins.bool
     """Whether a request may bring its own alpha."""
     fallback_to_other_tier: _builtins.bool
-    """Whether the other tier's model may stand in."""
+    """Whether the tenant's other models may stand in."""
     sticky: _builtins.str
     """`off`, `strong` or `both`."""
     idempotency_retention: _builtins.float

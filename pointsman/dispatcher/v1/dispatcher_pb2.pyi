@@ -518,8 +518,9 @@ Global___StreamFinished: _TypeAlias = StreamFinished  # noqa: Y015
 
 @_typing.final
 class StreamFailed(_message.Message):
-    """StreamFailed closes a stream that broke off. No other model takes over: its
-    answer would not continue what was already sent.
+    """StreamFailed closes a stream that broke off. No other model takes over, since its
+    answer would not continue what was already sent; only in a cascade whose request
+    accepts replacement does the next one, as long as there is one.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
