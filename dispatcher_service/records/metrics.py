@@ -8,6 +8,7 @@ from dispatcher_service.metrics import PREFIX, tenant_labels
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD
 from dispatcher_service.records.shadows import ShadowChoice
+from dispatcher_service.scorers import MAIN
 
 PLACES = ("queue", "log", "lookup", "text", "shadow")
 """Where records can be lost. Closed: a metric label."""
@@ -62,6 +63,9 @@ class RecordMetrics:
             ["scorer", "kind"],
             registry=registry,
         )
+        for kind in OPINIONS:  # from the start, as above; a canary's begin with its first feedback
+            self._feedback.labels(MAIN, kind)
+            self._opinion.labels(MAIN, kind)
 
     def opinion(self, scorer: str, kind: str, value: float) -> None:
         """See `servicer.Told`."""
