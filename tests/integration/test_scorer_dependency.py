@@ -145,7 +145,10 @@ async def test_a_scorer_that_is_down_is_asked_a_few_times_and_then_left_alone(
             for _ in range(12):
                 assert not (await caller.route("hello")).HasField("win_probability")
         assert results(dispatcher) == {(MAIN, "UNAVAILABLE"): 5, (MAIN, "LEFT_ALONE"): 7}
-        assert scrape(dispatcher, "pointsman_dispatcher_scorer_breaker_state") == [({"scorer": MAIN}, 2.0)]
+        breakers = {
+            row["scorer"]: state for row, state in scrape(dispatcher, "pointsman_dispatcher_scorer_breaker_state")
+        }
+        assert breakers == {MAIN: 2.0, "answers": 0.0}
 
 
 async def test_a_scorer_behind_mutual_tls_is_asked_with_the_dispatchers_certificate(
