@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
-from training import export, export_judge, judge_report, judging, kernel_fit, made_with, platt
+from training import export_judge, judge_report, judging, kernel_fit, platt
 from training.judging import Material
 from training.routers.answer import AnswerRouter
 from training.routers.blocks import StandardSurface
@@ -51,16 +51,7 @@ def fit(data: Path, out: Path, config: Config, progress: Progress) -> ScorerArti
 def fit_material(found: Material, out: Path, config: Config, *, metrics: Mapping[str, Any]) -> ScorerArtifact:
     """Train on these answers and write the artefact, with these numbers in its manifest; errors as for `fit`."""
     router, held_out = train(found, config)
-    return export_judge.write(
-        router,
-        export_judge.Provenance(
-            score_quantiles=np.quantile(held_out, np.linspace(0.0, 1.0, export.QUANTILES)).tolist(),
-            data={found.rows.source.name: found.rows.source.document()},
-            training={"config": made_with.settings(config), "versions": made_with.versions()},
-            metrics=metrics,
-        ),
-        out,
-    )
+    return export_judge.write(router, judging.provenance(found, config, held_out, metrics), out)
 
 
 def train(found: Material, config: Config) -> tuple[AnswerRouter, Floats]:

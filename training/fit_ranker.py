@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scorer_service.artifact import ScorerArtifact
 from scorer_service.preprocess import EncodedAnswers
-from training import export, export_judge, judge_report, judging, made_with
+from training import export_judge, judge_report, judging
 from training.judging import Material
 from training.routers.ranker import RankerRouter, agreeing, slope_of
 from training.tables import DataError
@@ -53,16 +53,7 @@ def fit_material(found: Material, out: Path, config: Config, *, metrics: Mapping
     """Train on these answers and write the artefact, with these numbers in its manifest; errors as for `fit`."""
     router, held_out = train(found, config)
     both = np.concatenate([held_out, 1.0 - held_out])
-    return export_judge.write(
-        router,
-        export_judge.Provenance(
-            score_quantiles=np.quantile(both, np.linspace(0.0, 1.0, export.QUANTILES)).tolist(),
-            data={found.rows.source.name: found.rows.source.document()},
-            training={"config": made_with.settings(config), "versions": made_with.versions()},
-            metrics=metrics,
-        ),
-        out,
-    )
+    return export_judge.write(router, judging.provenance(found, config, both, metrics), out)
 
 
 def train(found: Material, config: Config) -> tuple[RankerRouter, Floats]:

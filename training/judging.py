@@ -1,13 +1,15 @@
 """What `fit_answer` and `fit_ranker` share: answers as they are served, and the strength that is fitted to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scorer_service.preprocess import EncodedAnswers, Role, Turn
-from training import answer_rows, export_judge, kernel_fit, minilm, surface, word_vectors
+from training import answer_rows, export, export_judge, kernel_fit, made_with, minilm, surface, word_vectors
 from training.answer_rows import AnswerRows
 from training.kernel_fit import Fitted
 from training.minilm import MiniLm
@@ -72,3 +74,13 @@ def fit(found: Material, targets: Floats, *, landmarks: int, seed: int) -> tuple
     features = AnswerFeatures.fit(surface.attribute_table(found.model.vocabulary), vectors, found.encoded)
     fitted = kernel_fit.fit(features(found.encoded), targets, found.rows.groups(), landmarks=landmarks, seed=seed)
     return features, Strength.of(fitted), fitted
+
+
+def provenance(found: Material, config: Any, held_out: Floats, metrics: Mapping[str, Any]) -> export_judge.Provenance:
+    """What the manifest says of a scorer trained with `config`, whose probabilities on held-out rows were these."""
+    return export_judge.Provenance(
+        score_quantiles=np.quantile(held_out, np.linspace(0.0, 1.0, export.QUANTILES)).tolist(),
+        data={found.rows.source.name: found.rows.source.document()},
+        training={"config": made_with.settings(config), "versions": made_with.versions()},
+        metrics=metrics,
+    )
