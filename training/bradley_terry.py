@@ -23,30 +23,6 @@ class NotComparableError(ValueError):
     """Some models never beat, or never lose to, the others, directly or through others: their gap has no bound."""
 
 
-def win_matrix(
-    model_a: ArrayLike, model_b: ArrayLike, score_a: ArrayLike, *, models: int, weights: ArrayLike | None = None
-) -> Floats:
-    """Count battles.
-
-    Args:
-        model_a: index of one side's model, [battles].
-        model_b: of the other's.
-        score_a: 1 where `model_a` won, 0 where it lost, one half for a tie.
-        models: number of models.
-        weights: of each battle; 1 by default.
-
-    Returns:
-        Wins of row over column, [models, models].
-    """
-    a, b = np.asarray(model_a, np.int64), np.asarray(model_b, np.int64)
-    score = np.asarray(score_a, np.float64)
-    weight = np.ones(len(score)) if weights is None else np.asarray(weights, np.float64)
-    cells = np.concatenate([a * models + b, b * models + a])
-    won = np.concatenate([weight * score, weight * (1.0 - score)])
-    wins = np.asarray(np.bincount(cells, won, minlength=models * models), np.float64)
-    return wins.reshape(models, models)
-
-
 def fit(wins: ArrayLike, *, prior: float = 0.0) -> Floats:
     """The most likely log strengths, of mean 0: [models].
 

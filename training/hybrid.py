@@ -1,7 +1,7 @@
 """Hybrid-LLM's labels (Ding et al., ICLR 2024) from quality scores of several sampled answers of both models.
 
 Their router predicts how easy a prompt is: a label is high where the *small* model is good enough, q(S) ≥ q(L) − t.
-`as_gain` turns a label into what the routers here learn, where high goes to the strong model.
+The routers here learn 1 − 2·label, where high goes to the strong model.
 """
 
 import enum
@@ -74,11 +74,6 @@ def mean_pairwise_difference(values: ArrayLike) -> float:
     count = len(ranked)
     # In ascending order, value k is the larger one of k pairs and the smaller one of count − 1 − k.
     return float(2.0 * (ranked @ (2.0 * np.arange(count) - (count - 1))) / count**2)
-
-
-def as_gain(labels_: Floats) -> Floats:
-    """A label as what the strong model adds, [prompts]: 1 where the weak one is never good enough, −1 where always."""
-    return 1.0 - 2.0 * labels_
 
 
 def _within(behind: Floats, t: float) -> Floats:

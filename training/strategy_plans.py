@@ -69,11 +69,6 @@ class Hybrid:
     easy_alpha: float = 0.0
     hard_alpha: float = NEVER_STRONG
 
-    @property
-    def is_cascade(self) -> bool:
-        """True if it never looks at the prompt first."""
-        return self.easy_alpha == 0.0 and self.hard_alpha == NEVER_STRONG
-
     def run(self, rows: Scored) -> Outcome:
         zones = [
             cascading.zone(float(p), easy_alpha=self.easy_alpha, hard_alpha=self.hard_alpha)

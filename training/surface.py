@@ -105,23 +105,6 @@ def attribute_table(vocabulary: Sequence[str]) -> NDArray[np.int8]:
     return table
 
 
-def feature_names() -> tuple[str, ...]:
-    """Names of the columns that both `features` and `add_features` return."""
-    counted = [*ATTRIBUTES, *("+".join(pair) for pair in PAIRS)]
-    return (
-        "log_tokens",
-        "log_stem",
-        "log_options",
-        "options",
-        "log_option_length",
-        *(f"log_{name}" for name in counted),
-        *(f"share_{name}" for name in counted),
-        *(f"opens_{name}" for name in _OPENINGS),
-        *(f"ends_{name}" for name in _LAST),
-        *(f"options_{name}" for name in _SPLIT),
-    )
-
-
 def features(table: NDArray[np.int8], rows: TokenRows) -> NDArray[np.float32]:
     """Surface features of many prompts, in numpy. [prompts, features].
 

@@ -205,13 +205,6 @@ def _certificates(spec: ServerSpec, tls: ServerTls) -> Certificates:
     return certificates
 
 
-def _describe(spec: ServerSpec) -> None:
-    info = prometheus_client.Gauge(
-        "pointsman_build_info", "Always 1; the labels say what runs.", ["service", "version"], registry=spec.registry
-    )
-    info.labels(spec.service, importlib.metadata.version("pointsman")).set(1)
-
-
 async def _set_health(health: HealthServicer, services: Sequence[str], *, serving: bool) -> None:
     response = health_pb2.HealthCheckResponse
     status = response.SERVING if serving else response.NOT_SERVING

@@ -36,7 +36,6 @@ def test_t_star_spreads_the_labels_most() -> None:
     found = hybrid.labels(STRONG, WEAK, Kind.TRANSFORMED)
     assert found.t == 2.0
     np.testing.assert_allclose(found.labels, [1, 1, 0, 0])
-    np.testing.assert_allclose(hybrid.as_gain(found.labels), [-1, -1, 1, 1])
 
 
 def test_the_mean_difference_is_that_of_all_pairs() -> None:

@@ -72,7 +72,6 @@ def test_thresholds_spend_what_the_budget_allows(budget: float, alpha: float, th
     assert strategy_plans.fit_route(ROWS, budget).alpha == alpha
     cascade = strategy_plans.fit_cascade(ROWS, budget)
     assert cascade.threshold == threshold
-    assert cascade.is_cascade
     assert cascade.run(ROWS).cost.mean() <= max(budget, 1.0)
 
 
