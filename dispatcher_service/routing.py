@@ -17,7 +17,7 @@ candidate and `NEVER_STRONG` the first. A tie goes to the dearer model. With two
 import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher_service import exchange
 
@@ -122,11 +122,21 @@ class Ladder:
 
     models: tuple[str, ...]
     known_as: tuple[str, ...] = ()
+    top: int = field(init=False, repr=False, compare=False)
+    """The last rung."""
+    rungs: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """All of them, ascending."""
+    scorer_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The names by which scorers know its models."""
+    ends: ModelPair = field(init=False, repr=False, compare=False)
+    """The two ends, as scorers know them."""
 
-    @property
-    def top(self) -> int:
-        """The last rung."""
-        return len(self.models) - 1
+    def __post_init__(self) -> None:
+        names = self.known_as or self.models
+        object.__setattr__(self, "top", len(self.models) - 1)
+        object.__setattr__(self, "rungs", tuple(range(len(self.models))))
+        object.__setattr__(self, "scorer_names", names)
+        object.__setattr__(self, "ends", ModelPair(strong=names[-1], weak=names[0]))
 
     @property
     def weak(self) -> str:
@@ -137,17 +147,6 @@ class Ladder:
     def strong(self) -> str:
         """The model at the strong end."""
         return self.models[-1]
-
-    @property
-    def ends(self) -> ModelPair:
-        """The two ends, as scorers know them."""
-        names = self.scorer_names
-        return ModelPair(strong=names[-1], weak=names[0])
-
-    @property
-    def scorer_names(self) -> tuple[str, ...]:
-        """The names by which scorers know its models."""
-        return self.known_as or self.models
 
     def rung(self, model: str) -> int | None:
         """Where a model stands; `None` if it is none of them."""
