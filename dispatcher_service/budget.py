@@ -30,7 +30,8 @@ class Period(enum.Enum):
     MONTH = "month"
 
 
-_PERIODS = tuple(Period)
+PERIODS = tuple(Period)
+"""In the order of windows and balances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def windows_at(at: float) -> Windows:
 
 def window_at(period: Period, at: float) -> BudgetWindow:
     """The window of one period that holds a time, given in seconds since the epoch."""
-    return windows_at(at)[_PERIODS.index(period)]
+    return windows_at(at)[PERIODS.index(period)]
 
 
 def prompt_bound(*, text_bytes: int, overhead_tokens: int, part_tokens: int = 0) -> int:
@@ -142,6 +143,8 @@ def degrades(policy: OnExhausted, *, cheapest: bool, in_tool_loop: bool) -> bool
 
 def thresholds_crossed(*, before: NanoUsd, after: NanoUsd, limit: NanoUsd) -> tuple[int, ...]:
     """The soft thresholds, in percent of the limit, that spending passed on its way from `before` to `after`."""
+    if after * 100 < limit * SOFT_THRESHOLDS[0]:
+        return ()
     return tuple(percent for percent in SOFT_THRESHOLDS if before * 100 < limit * percent <= after * 100)
 
 

@@ -291,21 +291,20 @@ class Catalogue:
     retries: RetryPolicy = RetryPolicy()
     drains: bool = field(init=False)
     """Whether any model's answers are read on without their caller."""
-    _ladders: Mapping[tuple[str, ...], LadderModels] = field(init=False, repr=False, compare=False)
-    """Of the tenants' ladders, by the models' names."""
+    _ladders: dict[tuple[str, ...], LadderModels] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """Those that were asked for, by the models' names."""
 
     def __post_init__(self) -> None:
         drains = any(model.on_disconnect is OnDisconnect.DRAIN for model in self.models.values())
         object.__setattr__(self, "drains", drains)
-        names = {policy.ladder.models for policy in self.tenants.values()}
-        object.__setattr__(self, "_ladders", {each: self._models_of(each) for each in names})
 
     def models_of(self, ladder: Ladder) -> LadderModels:
         """The models of a tenant's ladder, or of what a tool loop made of one."""
-        return self._ladders.get(ladder.models) or self._models_of(ladder.models)
-
-    def _models_of(self, names: tuple[str, ...]) -> LadderModels:
-        return LadderModels(tuple(self.models[name] for name in names))
+        known = self._ladders.get(ladder.models)
+        if known is None:
+            known = LadderModels(tuple(self.models[name] for name in ladder.models))
+            self._ladders[ladder.models] = known
+        return known
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""
