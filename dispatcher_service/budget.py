@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd, Price
 
 MAX_LIMIT: NanoUsd = 2**53 - 1
@@ -22,7 +23,7 @@ SOFT_THRESHOLDS = (50, 80, 100)
 _TOKENS_PER_PRICE = 1_000_000
 
 
-class Period(enum.Enum):
+class Period(ClosedSet):
     """How long a budget window is."""
 
     HOUR = "hour"

@@ -1,13 +1,13 @@
 """What became of one request, as values: its choice, its bill, and the outcome that metrics and logs are made of."""
 
 import asyncio
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Request
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.pricing import NanoUsd, Price, Usage, UsageSource
@@ -51,7 +51,7 @@ class Ranking:
     scorer_version: str
 
 
-class StageResult(enum.Enum):
+class StageResult(ClosedSet):
     """What became of a model that a strategy asked, or would have. Closed: a metric label."""
 
     ACCEPTED = "accepted"

@@ -1,9 +1,10 @@
 """Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
 
-import enum
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from dispatcher_service.closed_set import ClosedSet
 
 NanoUsd = int
 """Billionths of a US dollar."""
@@ -13,7 +14,7 @@ _TOKENS_PER_PRICE = 1_000_000
 _BYTES_PER_ESTIMATED_TOKEN = 4
 
 
-class UsageSource(enum.Enum):
+class UsageSource(ClosedSet):
     """Where token counts come from."""
 
     REPORTED = "reported"
