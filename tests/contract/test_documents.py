@@ -9,8 +9,11 @@ from typing import get_origin
 import pytest
 from pydantic import BaseModel
 
+import apps.local_upstream.server
+import apps.openai_gateway.settings
 import dispatcher_service.settings
 import scorer_service.settings
+from dispatcher_service import errors
 from dispatcher_service.routing import NEVER_STRONG, alpha_for_share
 from dispatcher_service.sections import FileSection, section_in
 from scorer_service import artifact
@@ -20,7 +23,10 @@ DOCUMENTS = Path(__file__).parents[2] / "docs"
 CONFIGURATION = (DOCUMENTS / "configuration.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", [scorer_service.settings, dispatcher_service.settings])
+@pytest.mark.parametrize(
+    "module",
+    [scorer_service.settings, dispatcher_service.settings, apps.openai_gateway.settings, apps.local_upstream.server],
+)
 def test_every_setting_stands_in_the_document_as_help_tells_it(module: object) -> None:
     settings, prefix = module.Settings, module.PREFIX  # type: ignore[attr-defined]
     for field in dataclasses.fields(settings):
@@ -68,3 +74,17 @@ def test_the_dials_alphas_are_the_shipped_artefacts() -> None:
     for share, shown in rows:
         alpha = alpha_for_share(quantiles, int(share) / 100)
         assert shown == ("above 1" if alpha == NEVER_STRONG else f"{alpha:.3f}")
+
+
+def test_every_error_that_a_caller_can_get_stands_in_the_document_with_its_status() -> None:
+    calling = (DOCUMENTS / "calling.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z_]+) \| (`[A-Z_`, ]+`) \|", calling, flags=re.MULTILINE)
+    documented = {(status, reason) for status, reasons in rows for reason in re.findall(r"[A-Z_]+", reasons)}
+    assert documented == {(error.status, error.reason) for error in _raised(errors.PointsmanError)}
+
+
+def _raised(error: type[errors.PointsmanError]) -> Iterator[type[errors.PointsmanError]]:
+    if error not in (errors.UpstreamError, errors.FirstFailed):  # Never raised by itself; another's status and reason.
+        yield error
+    for each in error.__subclasses__():
+        yield from _raised(each)
