@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dispatcher_service import assembly
+from dispatcher_service import assembly, ensembling
 from dispatcher_service.answer import Completion, End
 from dispatcher_service.assembly import Assembly
 from dispatcher_service.attempts import Attempts
@@ -219,8 +219,7 @@ class Ensemble:
         progress.judged_by = (ranking.scorer, ranking.scorer_version)
         for each, win_rate in zip(compared, ranking.win_rates, strict=True):
             each.result, each.win_rate = StageResult.RANKED, win_rate
-        # Of equals the cheaper one, which comes first.
-        return sorted(compared, key=lambda each: each.win_rate or 0.0, reverse=True)
+        return [compared[place] for place in ensembling.order(ranking.win_rates)]
 
     def _to_fuse(self, progress: Progress, ranked: list[_Candidate]) -> _Candidate | None:
         """Whoever makes one answer of the best ones; `None` where the policy wants none, or nobody can."""
