@@ -74,7 +74,7 @@ class Attempts:
                         timeout = await attempt.start()
                         with attempt.call.waiting():
                             completion = await self._upstream.complete(step.deployment, attempt.chat, timeout=timeout)
-                        attempt.call.received(sum(choice.text_bytes for choice in completion.choices))
+                        attempt.call.received(sum([choice.text_bytes for choice in completion.choices]))
                         self._answered(attempt.call, completion.usage, asked)
                         return completion
             except UpstreamError as error:
@@ -182,7 +182,7 @@ class Attempts:
         """Why the cheapest model is to answer; `None` where the policy, or the strategy, does not say so."""
         if asked.stage:
             return None
-        policy, in_tool_loop = asked.progress.policy, asked.progress.request.chat.in_tool_loop
+        policy, in_tool_loop = asked.progress.policy, asked.progress.in_tool_loop
         cheapest = _is_cheapest(asked, step)
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
@@ -195,7 +195,7 @@ class Attempts:
 
 def _is_cheapest(asked: Asked, step: Step) -> bool:
     """Whether no model of the tenant that may answer instead is cheaper. In a tool loop none may."""
-    return step.leg.rung == (0 if asked.progress.request.chat.in_tool_loop else asked.choice.fitting[0])
+    return step.leg.rung == (0 if asked.progress.in_tool_loop else asked.choice.fitting[0])
 
 
 class _Attempt:
