@@ -138,3 +138,23 @@ def test_requests_in_json_are_the_contracts() -> None:
     for body in bodies:
         request = json_format.ParseDict(json.loads(body), CompleteRequest())
         assert request.chat.messages[0].content[0].text
+
+
+def test_metrics_that_documents_name_are_made() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), service, name)
+        for path in DOCUMENTS
+        for service, name in re.findall(r"\bpointsman_(dispatcher|scorer)_([a-z][a-z_]*[a-z])\b", _text(path))
+    }
+    assert len(named) > 20
+    made = {
+        service: "".join(_text(file) for file in sorted(places))
+        for service, places in {
+            "dispatcher": [*(ROOT / "dispatcher_service").rglob("*.py"), *(ROOT / "pointsman/runtime").rglob("*.py")],
+            "scorer": [*(ROOT / "scorer_service").rglob("*.py"), *(ROOT / "pointsman/runtime").rglob("*.py")],
+        }.items()
+    }
+    # Prometheus' clients add these endings.
+    stems = {each: re.sub(r"_(total|count|sum|bucket)$", "", each[2]) for each in named}
+    unknown = [each for each, stem in stems.items() if not re.search(rf'["_]{stem}"', made[each[1]])]
+    assert unknown == []
