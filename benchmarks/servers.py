@@ -133,6 +133,13 @@ def echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def bare(*, scorer: str, upstream: str) -> Iterator[tuple[str, int]]:
+    """The dispatcher's hops and nothing else (see bare_server.py); gives its address and its pid."""
+    with _printing_address("benchmarks.bare_server", scorer, upstream, measured=True) as (address, pid):
+        yield address, pid
+
+
+@contextlib.contextmanager
 def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
     """LiteLLM's proxy with one worker in front of an upstream; gives its URL for chat completions and its pid."""
     environment = peers.python_environment("litellm", "litellm[proxy]==1.106.2")
