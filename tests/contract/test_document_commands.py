@@ -1,6 +1,8 @@
 """What the documents tell a reader to type is there: commands with their options, files, configurations, requests."""
 
 import argparse
+import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -158,3 +160,14 @@ def test_metrics_that_documents_name_are_made() -> None:
     stems = {each: re.sub(r"_(total|count|sum|bucket)$", "", each[2]) for each in named}
     unknown = [each for each, stem in stems.items() if not re.search(rf'["_]{stem}"', made[each[1]])]
     assert unknown == []
+
+
+def test_python_parses_and_imports_what_is_there() -> None:
+    blocks = [(path, block) for path in DOCUMENTS for block in _blocks(path, "python")]
+    assert len(blocks) >= 4
+    for path, block in blocks:
+        tree = compile(block, str(path), "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], path
