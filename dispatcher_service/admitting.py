@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import cast
 
 import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -14,8 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from dispatcher_service.admission import Admission, Rate, TokenRates
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.layers import Dispatching
-from dispatcher_service.metrics import Metrics
 from dispatcher_service.line import Line
+from dispatcher_service.metrics import Metrics
 from dispatcher_service.overload import Cause, LoopLag, Overload, Refusing
 from dispatcher_service.rates import open_rates
 from dispatcher_service.settings import Settings
@@ -88,9 +89,10 @@ class Admitting:
         self.door = Admission(overload=self._overload, rates=self._rates, catalogue=catalogue, refused=observed.refused)
         self._watching: asyncio.Task[None] | None = None
 
-    def before(self, server: grpc.aio.Server) -> Refusing:
+    def before(self, server: grpc.aio.Server) -> grpc.aio.Server:
         """Where to add a service whose calls are refused when there is too much to do."""
-        return Refusing(server, self._overload, ended=self._ended)
+        # What it passes on is what generated code calls of a server.
+        return cast("grpc.aio.Server", Refusing(server, self._overload, ended=self._ended))
 
     def layer(self, inner: Dispatching) -> TokenRates:
         """What holds tokens per minute, around the use case."""

@@ -9,7 +9,6 @@ import time
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import cast
 
 import grpc.aio
 from prometheus_client import CollectorRegistry
@@ -176,7 +175,7 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
     )
 
     def register(to: grpc.aio.Server) -> None:
-        dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, cast("grpc.aio.Server", admitting.before(to)))
+        dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, admitting.before(to))
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, to)
         budget_pb2_grpc.add_BudgetServiceServicer_to_server(budget_servicer, to)
 

@@ -1,12 +1,13 @@
 """The line at the door: calls that were received and wait for their turn to begin.
 
-One event loop receives calls and works on them, and gRPC hands over one call in several turns of the loop: the next only
-when it is asked for. Whatever is begun makes every turn longer. So a loop that begins each call as it comes receives no
-faster than it works, the rest waits where it can be neither seen nor refused, and a refusal takes as long as an answer.
+One event loop receives calls and works on them, and gRPC hands over one call in several turns of the loop: the next
+only when it is asked for. Whatever is begun makes every turn longer. So a loop that begins each call as it comes
+receives no faster than it works, the rest waits where it can be neither seen nor refused, and a refusal takes as long
+as an answer.
 
 Here receiving comes first: the next in line begin when nothing has been received for as many turns as receiving takes.
-So all that waits is here: its number is known, and so is how long a newcomer would wait. Where the loop receives without
-a pause, some begin nevertheless.
+So all that waits is here: its number is known, and so is how long a newcomer would wait. Where the loop receives
+without a pause, some begin nevertheless.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """When the whole process has too much to do: calls are refused before their body is read.
 
-What a call waits for is its turn in the `line`. One that would wait too long is refused as soon as it comes, which takes
-milliseconds because receiving comes before work. Too long is
+What a call waits for is its turn in the `line`. One that would wait too long is refused as soon as it comes, which
+takes milliseconds because receiving comes before work. Too long is
 
 - for a burst, `max_backlog` seconds: callers who come together are all answered, one after the other;
 - for an overload that lasts, a tenth of it: once a call had to be refused, the line is kept short until it has been
@@ -223,7 +223,7 @@ class _RefusingHandler(grpc.GenericRpcHandler):
             await context.abort_with_status(random.choice(statuses))  # noqa: S311 - a jitter, no secret
 
         # To gRPC a call whose requests stream: so it starts without waiting for a message, and none is ever read.
-        self._refusal = grpc.stream_unary_rpc_method_handler(refuse)
+        self._refusal: Any = grpc.stream_unary_rpc_method_handler(refuse)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """See grpc.GenericRpcHandler."""

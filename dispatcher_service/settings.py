@@ -119,9 +119,9 @@ class Settings:
     )
     max_backlog: float = setting(
         2.0,
-        meaning="How long a call may wait for its turn in a burst; in an overload that lasts it is a tenth of that, and "
-        "for a caller with a deadline half of what is left of it. Whoever would wait longer is refused at once, as "
-        "above. Also how far the event loop may be behind.",
+        meaning="How long a call may wait for its turn in a burst; in an overload that lasts it is a tenth of that, "
+        "and for a caller with a deadline half of what is left of it at most. Whoever would wait longer is refused at "
+        "once, as above. Also how far the event loop may be behind.",
         unit="seconds",
         minimum=0.01,
         maximum=60,
