@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scorer_service import ranking
 from scorer_service.artifact import Manifest, Task
 from scorer_service.batching import Batcher
 from scorer_service.errors import InvalidRequest
@@ -98,9 +99,8 @@ class Place:
 
 def rank(count: int, verdicts: Sequence[Verdict]) -> list[Place]:
     """Sum up the comparisons of `count` answers, in the order in which `ServedJudge.questions` made them."""
-    wins, truncated = [0.0] * count, [False] * count
+    truncated = [False] * count
     for (one, other), verdict in zip(itertools.combinations(range(count), 2), verdicts, strict=True):
-        wins[one] += verdict.probability
-        wins[other] += 1.0 - verdict.probability
         truncated[one], truncated[other] = verdict.truncated
-    return [Place(won / (count - 1), cut) for won, cut in zip(wins, truncated, strict=True)]
+    rates = ranking.win_rates(count, [verdict.probability for verdict in verdicts])
+    return [Place(rate, cut) for rate, cut in zip(rates, truncated, strict=True)]

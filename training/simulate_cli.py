@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,19 +12,17 @@ from dispatcher_service import routing
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.pacing_targets import Reference, pacing_policy
 from dispatcher_service.pricing import NANO_USD_PER_USD, Price
+from training import simulate_reading_cli
+from training.simulate_reading_cli import Reading, UsageError
 
 if TYPE_CHECKING:
-    from training.simulate import Plan
+    from training.simulate_plans import Plan
     from training.streams import Call
 
 _ABOUT = """Replays calls through the dispatcher's own pacing, as a tenant with a target and beside it one with a fixed
 alpha, and shows share and cost per window. Calls are generated (--stream) or those of a decision log (--log)."""
 
 _PIPED_WIDTH = 120
-
-
-class UsageError(Exception):
-    """Options that cannot be used together, or a value out of range. One line with the mend."""
 
 
 def add_commands(subparsers: Any) -> None:
@@ -57,14 +54,7 @@ def add_commands(subparsers: Any) -> None:
         "--alpha", type=float, help="of the fixed plan beside it (default: what the share's quantile is)"
     )
     target.add_argument("--gain", type=float, help="of the integrator (default: the dispatcher's)")
-    cascade = parser.add_argument_group("cascade, with --stream: in place of a share")
-    cascade.add_argument(
-        "--strategy", default="route", choices=["route", "cascade"], help="cascade asks the weak model first"
-    )
-    cascade.add_argument("--answer-artifact", type=Path, help="of kind answer, whose quantiles are used")
-    cascade.add_argument("--threshold", type=float, help="from this acceptance probability on the weak answer is given")
-    cascade.add_argument("--easy-alpha", type=float, default=0.0, help="below it, weak without a check (default: 0)")
-    cascade.add_argument("--hard-alpha", type=float, help="from it on, strong at once (default: never)")
+    simulate_reading_cli.add_arguments(parser)
     parser.add_argument("--artifact", type=Path, help="directory whose quantiles are used (default: the shipped one)")
     parser.add_argument("--window", type=int, default=1000, help="calls per window of the report (default: 1000)")
     parser.add_argument("--csv", type=Path, help="write every window there")
@@ -91,18 +81,18 @@ def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from scorer_service import artifact
-    from training import simulate, simulate_report
+    from training import simulate, simulate_plans, simulate_report
     from training.cli import DEFAULT_ARTIFACT
 
     if arguments.window < 1 or arguments.calls < 1 or not arguments.days > 0:
         raise UsageError("--window, --calls and --days must be positive")
     loaded = artifact.load(arguments.artifact or DEFAULT_ARTIFACT)
     reference = Reference(loaded.version, loaded.manifest.score_quantiles)
-    judge = _judge(arguments)
-    calls, about = _calls(arguments, reference, judge)
-    plans = _plans(arguments, reference) if judge is None else _cascades(arguments, reference, judge)
+    reading = simulate_reading_cli.reading(arguments)
+    calls, about = _calls(arguments, reference, reading)
+    plans = _plans(arguments, reference) if reading is None else _reading_plans(arguments, reference, reading)
     replays = [simulate.replay(calls, plan, reference) for plan in plans]
-    spend = simulate.spend_of(plans[0])
+    spend = simulate_plans.spend_of(plans[0])
     period = None if spend is None or arguments.share is not None else spend.period
     windows = simulate_report.windows_of(replays, calls=arguments.window, period=period)
     console = Console(highlight=False)
@@ -123,28 +113,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _judge(arguments: argparse.Namespace) -> Sequence[float] | None:
-    """Quantiles of the scorer of answers; nothing where there is no cascade."""
-    from scorer_service import artifact
-
-    if arguments.strategy == "route":
-        return None
-    if arguments.answer_artifact is None or arguments.threshold is None:
-        raise UsageError("--strategy cascade needs --answer-artifact and --threshold: 'pointsman calibrate' sets one")
-    if arguments.log is not None or arguments.share is not None:
-        raise UsageError("--strategy cascade goes with --stream, and holds no --share: leave the other out")
-    hard_alpha = 1.0 if arguments.hard_alpha is None else arguments.hard_alpha
-    if not 0 <= arguments.threshold <= 1 or not 0 <= arguments.easy_alpha <= hard_alpha <= 1:
-        raise UsageError("--threshold, --easy-alpha and --hard-alpha are in [0, 1], and easy is not above hard")
-    manifest = artifact.load(arguments.answer_artifact).manifest
-    if manifest.task is not artifact.Task.SCORE_ANSWER:
-        raise UsageError(f"--answer-artifact is to {manifest.task.value}: give one of kind 'answer'")
-    return manifest.score_quantiles
-
-
-def _calls(
-    arguments: argparse.Namespace, reference: Reference, acceptances: Sequence[float] | None
-) -> "tuple[list[Call], str]":
+def _calls(arguments: argparse.Namespace, reference: Reference, reading: Reading | None) -> "tuple[list[Call], str]":
     from training import streams
 
     if arguments.log is not None:
@@ -170,14 +139,18 @@ def _calls(
         output_tokens=int(tokens[1]),
         seed=arguments.seed,
     )
-    return streams.generate(
-        traffic, reference.quantiles, acceptances or ()
-    ), f"{arguments.calls:,} {arguments.stream} calls"
+    calls = streams.generate(
+        traffic,
+        reference.quantiles,
+        acceptances=() if reading is None else reading.acceptances,
+        preferences=() if reading is None else reading.preferences,
+    )
+    return calls, f"{arguments.calls:,} {arguments.stream} calls"
 
 
 def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
     """The plan that was asked for, and a fixed alpha under the same hard limits."""
-    from training.simulate import Plan
+    from training.simulate_plans import Plan
 
     limits = _limits(arguments)
     if arguments.share is None and not limits:
@@ -203,20 +176,16 @@ def _plans(arguments: argparse.Namespace, reference: Reference) -> "list[Plan]":
     return [wanted, fixed]
 
 
-def _cascades(arguments: argparse.Namespace, reference: Reference, acceptances: Sequence[float]) -> "list[Plan]":
-    """The cascade, and beside it a fixed alpha that makes about as many strong calls, under the same hard limits."""
-    from training.simulate import Cascade, Plan
+def _reading_plans(arguments: argparse.Namespace, reference: Reference, reading: Reading) -> "list[Plan]":
+    """The strategy, and beside it a fixed alpha that makes about as many strong calls, under the same hard limits."""
+    from training.simulate_plans import Plan
 
     limits, on_exhausted = _limits(arguments), OnExhausted(arguments.on_exhausted)
-    hard_alpha = routing.NEVER_STRONG if arguments.hard_alpha is None else arguments.hard_alpha
-    cascade = Cascade(threshold=arguments.threshold, easy_alpha=arguments.easy_alpha, hard_alpha=hard_alpha)
-    share = sum(acceptance < arguments.threshold for acceptance in acceptances) / len(acceptances)
     alpha = arguments.alpha
     if alpha is None:
-        alpha = routing.alpha_for_share(reference.quantiles, share)
-    name = f"cascade {arguments.threshold:g}"
+        alpha = routing.alpha_for_share(reference.quantiles, reading.strong_call_share)
     return [
-        Plan(name=name, limits=limits, on_exhausted=on_exhausted, cascade=cascade),
+        Plan(name=reading.name, limits=limits, on_exhausted=on_exhausted, reading=reading.policy),
         Plan(name=f"fixed α {alpha:.3f}", alpha=alpha, limits=limits, on_exhausted=on_exhausted),
     ]
 

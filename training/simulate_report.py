@@ -10,7 +10,8 @@ from rich.table import Table
 
 from dispatcher_service.budget import Period
 from dispatcher_service.pricing import NANO_USD_PER_USD
-from training.simulate import Replay, WindowSummary, by_calls, by_period, guarantee, share_of, spend_of, total
+from training.simulate_plans import Replay, guarantee, share_of, spend_of
+from training.simulate_windows import WindowSummary, by_calls, by_period, total
 
 _MAX_ROWS = 24
 
@@ -34,7 +35,7 @@ def plans_table(replays: Sequence[Replay], windows: Windows) -> Table:
     for replay in replays:
         own = windows[replay.plan.name]
         whole = total(own)
-        all_strong = sum(result.call.strong_cost for result in replay.results)
+        all_strong = sum(result.call.costs[-1] for result in replay.results)
         whole_cost = sum(result.cost for result in replay.results)
         table.add_row(
             replay.plan.name,

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from dispatcher_service import pricing
+from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.pricing import Price, Usage, UsageSource
+from dispatcher_service.routing import Candidates
 
 START = 1_767_225_600
 """When generated streams begin: 2026-01-01 00:00 UTC, the start of an hour, a day and a month."""
@@ -40,18 +42,30 @@ class Call:
 
     Attributes:
         at: seconds since the epoch.
-        win_probability: `None` where no threshold may decide: the tier is then `forced_strong`.
-        weak_cost, strong_cost: what it costs in each tier, in nano-USD.
-        forced_strong: the tier that something else decided on.
-        acceptance: what a scorer of answers says of the weak answer; `None` where that is not simulated.
+        costs: what it costs at each model of the ladder, cheapest first, in nano-USD.
+        candidates: what a threshold decides among; `None` where none may: the model is then `forced`.
+        forced: rung of the model that something else decided on.
+        acceptances: what a scorer of answers says of each model's answer but the last one's; empty where that is not
+            simulated.
+        preferences: P(the cheaper model's answer is better), as a ranker says, of every two models in the order of
+            `itertools.combinations`; empty where that is not simulated.
     """
 
     at: float
-    win_probability: float | None
-    weak_cost: int
-    strong_cost: int
-    forced_strong: bool = False
-    acceptance: float | None = None
+    costs: tuple[int, ...]
+    candidates: Candidates | None = None
+    forced: int = 0
+    acceptances: tuple[float, ...] = ()
+    preferences: tuple[float, ...] = ()
+
+    @property
+    def top(self) -> int:
+        """Rung of the strongest model."""
+        return len(self.costs) - 1
+
+    def x(self, rung: int) -> float:
+        """The part of the way from the cheapest cost to the strongest's, see `pacing`."""
+        return Estimate(self.costs).fraction(rung)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +91,13 @@ class Traffic:
     seed: int = 0
 
 
-def generate(traffic: Traffic, quantiles: Sequence[float], acceptances: Sequence[float] = ()) -> list[Call]:
+def generate(
+    traffic: Traffic,
+    quantiles: Sequence[float],
+    *,
+    acceptances: Sequence[float] = (),
+    preferences: Sequence[float] = (),
+) -> list[Call]:
     """Calls whose win probabilities come from an artefact's quantiles, harder or easier as the kind of stream has it.
 
     Hardness moves the percentile: a prompt at percentile u stands at Φ(Φ⁻¹(u) + h).
@@ -89,27 +109,40 @@ def generate(traffic: Traffic, quantiles: Sequence[float], acceptances: Sequence
     With `acceptances`, quantiles of an artefact that scores answers, each call also has what it says of the weak
     answer: at Φ(Φ⁻¹(v) − h), with v independent of u. Harder traffic is answered worse; beyond that, what a prompt and
     what an answer tell are taken to be different things.
+
+    With `preferences`, quantiles of an artefact that ranks answers, each call also has how often it says that the weak
+    answer is better: at Φ(Φ⁻¹(w) − Φ⁻¹(p)), with p the call's win probability and w independent of it. Rankers tell
+    as much for one answer as against the other, so that the strong answer is preferred with probability p.
     """
     random = np.random.default_rng(traffic.seed)
     length = traffic.days * 86_400
     offsets, hardness = _arrivals(traffic.kind, traffic.calls, length, random)
     percentiles: Floats = norm.cdf(random.standard_normal(traffic.calls) + hardness)
-    levels = np.linspace(0.0, 1.0, len(quantiles))
-    win_probabilities = np.interp(percentiles, levels, np.asarray(quantiles))
+    win_probabilities = _at(quantiles, percentiles)
     inputs = _counts(random, traffic.input_tokens, _INPUT_SPREAD, traffic.calls)
     outputs = _counts(random, traffic.output_tokens, _OUTPUT_SPREAD, traffic.calls)
-    accepted: Sequence[float | None] = [None] * traffic.calls
+    accepted: list[tuple[float, ...]] = [()] * traffic.calls
     if acceptances:
         places = norm.cdf(random.standard_normal(traffic.calls) - hardness)
-        accepted = np.interp(places, np.linspace(0.0, 1.0, len(acceptances)), np.asarray(acceptances)).tolist()
+        accepted = [(float(acceptance),) for acceptance in _at(acceptances, places)]
+    preferred: list[tuple[float, ...]] = [()] * traffic.calls
+    if preferences:
+        places = norm.cdf(random.standard_normal(traffic.calls) - norm.ppf(win_probabilities))
+        preferred = [(float(preference),) for preference in _at(preferences, places)]
     calls = []
-    for offset, probability, tokens_in, tokens_out, acceptance in zip(
-        offsets, win_probabilities, inputs, outputs, accepted, strict=True
+    for offset, probability, tokens_in, tokens_out, acceptance, preference in zip(
+        offsets, win_probabilities, inputs, outputs, accepted, preferred, strict=True
     ):
         usage = Usage(input_tokens=int(tokens_in), output_tokens=int(tokens_out), source=UsageSource.ESTIMATED)
-        weak, strong = pricing.cost(traffic.weak, usage), pricing.cost(traffic.strong, usage)
-        calls.append(Call(START + float(offset), float(probability), weak, strong, acceptance=acceptance))
+        costs = pricing.cost(traffic.weak, usage), pricing.cost(traffic.strong, usage)
+        pair = Candidates.pair(float(probability))
+        calls.append(Call(START + float(offset), costs, pair, acceptances=acceptance, preferences=preference))
     return calls
+
+
+def _at(quantiles: Sequence[float], percentiles: Floats) -> Floats:
+    """What stands at these percentiles, linear between evenly spaced quantiles."""
+    return np.asarray(np.interp(percentiles, np.linspace(0.0, 1.0, len(quantiles)), np.asarray(quantiles)))
 
 
 def _arrivals(kind: str, calls: int, length: float, random: np.random.Generator) -> tuple[Floats, Floats]:
@@ -241,8 +274,7 @@ def _call(record: dict[str, Any]) -> Call | None:
     free = decision.get("reason") in _FREE_REASONS and decision.get("alpha_source") != "ALPHA_SOURCE_OVERRIDE"
     return Call(
         at=datetime.fromisoformat(record["received_at"]).timestamp(),
-        win_probability=float(decision["win_probability"]) if free else None,
-        weak_cost=other if strong else cost,
-        strong_cost=cost if strong else other,
-        forced_strong=strong,
+        costs=(other, cost) if strong else (cost, other),
+        candidates=Candidates.pair(float(decision["win_probability"])) if free else None,
+        forced=int(strong),
     )

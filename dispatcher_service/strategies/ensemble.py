@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dispatcher_service import assembly
+from dispatcher_service import assembly, ensembling
 from dispatcher_service.answer import Completion, End
 from dispatcher_service.assembly import Assembly
 from dispatcher_service.attempts import Attempts
@@ -180,10 +180,14 @@ class Ensemble:
         if not ranked:
             usable = [each for each in answered if each.result is not StageResult.REJECTED]
             return _given(progress, (usable or answered)[-1], Reason.UNRANKED)
-        fused = await self._fused(progress, ranked)
+        fused = self._to_fuse(progress, ranked)
         if fused is not None:
+            # Before it is asked: what it costs is billed, whether or not it answers.
             candidates.append(fused)
-            return _given(progress, fused, Reason.FUSED)
+            await self._read(fused)
+            if fused.completion is not None:
+                fused.result = StageResult.FUSED
+                return _given(progress, fused, Reason.FUSED)
         return _given(progress, ranked[0], Reason.BEST_RANKED)
 
     async def _ranked(self, progress: Progress, answered: list[_Candidate]) -> list[_Candidate]:
@@ -215,11 +219,10 @@ class Ensemble:
         progress.judged_by = (ranking.scorer, ranking.scorer_version)
         for each, win_rate in zip(compared, ranking.win_rates, strict=True):
             each.result, each.win_rate = StageResult.RANKED, win_rate
-        # Of equals the cheaper one, which comes first.
-        return sorted(compared, key=lambda each: each.win_rate or 0.0, reverse=True)
+        return [compared[place] for place in ensembling.order(ranking.win_rates)]
 
-    async def _fused(self, progress: Progress, ranked: list[_Candidate]) -> _Candidate | None:
-        """One answer of the best ones; `None` where the policy wants none, or none can be had."""
+    def _to_fuse(self, progress: Progress, ranked: list[_Candidate]) -> _Candidate | None:
+        """Whoever makes one answer of the best ones; `None` where the policy wants none, or nobody can."""
         policy = progress.policy.ensemble
         assert policy is not None
         if not policy.fuse_with or len(ranked) < 2:
@@ -229,17 +232,13 @@ class Ensemble:
         if rung not in first.choice.fitting:
             return None
         answers = [judging.texts(each.completion)[0] for each in ranked if each.completion is not None]
-        asked = progress.ask_stage(
-            first.choice.on_rung(rung, Reason.ENSEMBLE),
-            deadline=first.deadline,
-            chat=fusing.question(progress.request.chat, answers),
+        return _Candidate(
+            progress.ask_stage(
+                first.choice.on_rung(rung, Reason.ENSEMBLE),
+                deadline=first.deadline,
+                chat=fusing.question(progress.request.chat, answers),
+            )
         )
-        fused = _Candidate(asked)
-        await self._read(fused)
-        if fused.completion is None:
-            return None
-        fused.result = StageResult.FUSED
-        return fused
 
 
 def _given(progress: Progress, candidate: _Candidate, reason: Reason) -> Completion:

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
+from dispatcher_service.routing import Candidates
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2
 from pointsman.runtime.status import decode
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
@@ -265,9 +266,10 @@ async def test_the_decision_log_replays_in_the_simulation(caller: Caller, direct
     calls = streams.read_log(directory / "decisions.jsonl", tenant="default").calls
     free, overridden = calls[-2:]
     costs = sorted((before.cost_nano_usd, before.other_tier_cost_nano_usd))
-    assert (free.win_probability, [free.weak_cost, free.strong_cost]) == (before.win_probability, costs)
-    assert (overridden.win_probability, overridden.forced_strong) == (None, True)
-    assert overridden.strong_cost == forced.cost_nano_usd
+    assert free.candidates == Candidates.pair(before.win_probability or 0.0)
+    assert free.costs == tuple(costs)
+    assert (overridden.candidates, overridden.forced) == (None, 1)
+    assert overridden.costs[1] == forced.cost_nano_usd
 
 
 async def test_health_and_reflection_answer(dispatcher: ServiceProcess) -> None:

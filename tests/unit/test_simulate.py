@@ -9,12 +9,12 @@ import pytest
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.pacing_targets import PacingPolicy, Reference, ShareTarget, SpendTarget
 from dispatcher_service.pricing import Price
-from dispatcher_service.routing import Tier, alpha_for_share
+from dispatcher_service.routing import Candidates, Tier, alpha_for_share
 from pointsman import cli
 from scorer_service import artifact
 from scorer_service.settings import SHIPPED_ARTIFACT
-from training import simulate, streams
-from training.simulate import Plan
+from training import simulate, simulate_plans, simulate_windows, streams
+from training.simulate_plans import Plan
 from training.streams import Call, StreamError, Traffic
 
 QUANTILES = tuple(0.5 + 0.2 * step / 200 for step in range(201))
@@ -45,8 +45,8 @@ def test_a_stream_has_its_calls_in_order_and_the_same_ones_again(kind: str) -> N
 def test_a_step_takes_a_fixed_alpha_from_30_to_84_percent_strong_and_a_share_stays() -> None:
     """Percentiles above .7 are z > .524; at a hardness of 1.5 that is P(z > -.976) = .836."""
     calls = _stream("step")
-    fixed = simulate.by_calls(simulate.replay(calls, FIXED, REFERENCE), 1000)
-    paced = simulate.by_calls(simulate.replay(calls, _share(), REFERENCE), 1000)
+    fixed = simulate_windows.by_calls(simulate.replay(calls, FIXED, REFERENCE), 1000)
+    paced = simulate_windows.by_calls(simulate.replay(calls, _share(), REFERENCE), 1000)
     assert [window.share for window in fixed] == pytest.approx([0.3, 0.3, 0.836, 0.836], abs=0.04)
     assert [window.share for window in paced] == pytest.approx([0.3] * 4, abs=0.05)
 
@@ -56,45 +56,78 @@ def test_every_window_is_within_the_guarantee(kind: str) -> None:
     replay = simulate.replay(_stream(kind), _share(), REFERENCE)
     policy = replay.plan.pacing
     assert policy is not None
-    for window in simulate.by_calls(replay, 500):
-        assert abs(window.strong - 0.3 * window.calls) <= simulate.guarantee(policy)
+    for window in simulate_windows.by_calls(replay, 500):
+        assert abs(window.strong - 0.3 * window.calls) <= simulate_plans.guarantee(policy)
 
 
 def test_the_gain_is_measured_against_the_best_calls_in_hindsight() -> None:
     """Strong are .6 and .7: gains .2 + .4. The best two of the window would have been .9 and .7: .8 + .4."""
     alphas = [0.5, 0.65, 0.65, 0.95]
     results = [
-        simulate.Result(
-            call=Call(float(at), probability, 1, 10),
-            tier=Tier.STRONG if probability >= alpha else Tier.WEAK,
+        simulate_plans.Result(
+            call=Call(float(at), (1, 10), Candidates.pair(probability)),
+            rung=int(probability >= alpha),
+            asked=(int(probability >= alpha),),
             alpha=alpha,
             free=True,
-            degraded=False,
         )
         for at, (probability, alpha) in enumerate(zip([0.6, 0.7, 0.55, 0.9], alphas, strict=True))
     ]
-    (window,) = simulate.by_calls(simulate.Replay(FIXED, tuple(results)), 4)
+    (window,) = simulate_windows.by_calls(simulate_plans.Replay(FIXED, tuple(results)), 4)
     assert window.gain == pytest.approx(0.6)
     assert window.best_gain == pytest.approx(1.2)
     assert (window.strong, window.cost, window.alpha) == (2, 22, (0.5, 0.95))
 
 
+def test_of_three_models_a_share_is_the_mean_of_x_and_the_best_choices_spend_as_much_of_it() -> None:
+    """x is 0, .5 and 1. One call gains .4 half-way up and .5 at the top, the other .1 and .6: of one whole way up in
+    all, the best is half of it for the first and half of the second's only step, which passes its middle over."""
+    calls = [
+        Call(0.0, (0, 5, 10), Candidates((0, 1, 2), (0.75, 0.55, 0.5), top=2)),
+        Call(1.0, (0, 5, 10), Candidates((0, 1, 2), (0.8, 0.75, 0.5), top=2)),
+    ]
+    replay = simulate.replay(calls, Plan(name="fixed", alpha=0.76), REFERENCE)
+    assert [result.rung for result in replay.results] == [0, 1]
+    (window,) = simulate_windows.by_calls(replay, 2)
+    assert (window.share, window.strong, window.cost) == (0.25, 0, 5)
+    assert window.gain == pytest.approx(0.1)
+    assert window.best_gain == pytest.approx(0.4)
+    (window,) = simulate_windows.by_calls(simulate.replay(calls, Plan(name="fixed", alpha=0.6), REFERENCE), 2)
+    assert [window.climbed, window.gain] == pytest.approx([1.5, 0.4 + 0.6])
+    assert window.best_gain == pytest.approx(0.4 + 0.6)
+
+
+def test_a_share_of_three_models_is_held() -> None:
+    calls = [
+        Call(call.at, (call.costs[0], sum(call.costs) // 2, call.costs[1]), _three(call.candidates))
+        for call in _stream("step")
+    ]
+    windows = simulate_windows.by_calls(simulate.replay(calls, _share(), REFERENCE), 1000)
+    assert [window.share for window in windows] == pytest.approx([0.3] * 4, abs=0.05)
+
+
+def _three(pair: Candidates | None) -> Candidates:
+    assert pair is not None
+    return Candidates((0, 1, 2), (pair.beaten[0], (pair.beaten[0] + 0.5) / 2, 0.5), top=2)
+
+
 def test_a_fixed_alpha_is_its_own_best_threshold() -> None:
-    window = simulate.total(simulate.by_calls(simulate.replay(_stream("ramp"), FIXED, REFERENCE), 1000))
+    window = simulate_windows.total(simulate_windows.by_calls(simulate.replay(_stream("ramp"), FIXED, REFERENCE), 1000))
     assert window.gain == pytest.approx(window.best_gain)
 
 
 def test_a_paced_share_keeps_nearly_all_of_the_gain_on_even_traffic() -> None:
-    window = simulate.total(simulate.by_calls(simulate.replay(_stream("iid"), _share(), REFERENCE), 1000))
+    replay = simulate.replay(_stream("iid"), _share(), REFERENCE)
+    window = simulate_windows.total(simulate_windows.by_calls(replay, 1000))
     assert window.gain / window.best_gain >= 0.99
 
 
 @pytest.mark.parametrize("on_exhausted", [OnExhausted.DEGRADE, OnExhausted.REJECT])
 def test_no_window_costs_more_than_its_limit(on_exhausted: OnExhausted) -> None:
     calls = _stream("diurnal")
-    limit = Limit(Period.DAY, sum(call.strong_cost for call in calls) // 12)
+    limit = Limit(Period.DAY, sum(call.costs[-1] for call in calls) // 12)
     plan = Plan(name="capped", alpha=0.0, limits=(limit,), on_exhausted=on_exhausted)
-    days = simulate.by_period(simulate.replay(calls, plan, REFERENCE), Period.DAY)
+    days = simulate_windows.by_period(simulate.replay(calls, plan, REFERENCE), Period.DAY)
     assert len(days) == 4
     assert all(0.99 * limit.amount < day.cost <= limit.amount for day in days)
     degraded = sum(day.degraded for day in days)
@@ -104,15 +137,15 @@ def test_no_window_costs_more_than_its_limit(on_exhausted: OnExhausted) -> None:
 
 def test_a_rate_of_spending_is_held_from_day_to_day() -> None:
     calls = _stream("iid", 8000)
-    limit = sum(call.strong_cost for call in calls) // 10
+    limit = sum(call.costs[-1] for call in calls) // 10
     target = SpendTarget(limit, Period.DAY)
     replay = simulate.replay(calls, Plan(name="paced", pacing=PacingPolicy(targets=(target,))), REFERENCE)
-    days = simulate.by_period(replay, Period.DAY)
+    days = simulate_windows.by_period(replay, Period.DAY)
     assert [day.cost / limit for day in days[1:]] == pytest.approx([1.0] * 3, abs=0.12)
 
 
 def test_a_decision_that_something_else_made_stays_as_it_was() -> None:
-    calls = [Call(float(at), None, 1, 10, forced_strong=at % 2 == 0) for at in range(10)]
+    calls = [Call(float(at), (1, 10), forced=1 - at % 2) for at in range(10)]
     replay = simulate.replay(calls, _share(0.0), REFERENCE)
     assert [result.tier is Tier.STRONG for result in replay.results] == [True, False] * 5
 
@@ -141,10 +174,10 @@ def test_a_decision_log_gives_both_costs_and_whether_a_threshold_decided(tmp_pat
     found = streams.read_log(log, tenant="acme")
     at = 1_794_312_000.5
     assert found.calls == [
-        Call(at, 0.7, 2, 30, forced_strong=True),
-        Call(at, 0.4, 2, 30),
-        Call(at, None, 2, 30, forced_strong=True),
-        Call(at, None, 2, 30, forced_strong=True),
+        Call(at, (2, 30), Candidates.pair(0.7), forced=1),
+        Call(at, (2, 30), Candidates.pair(0.4)),
+        Call(at, (2, 30), forced=1),
+        Call(at, (2, 30), forced=1),
     ]
     assert (found.versions, found.unpriced) == (("v1",), 1)
 
