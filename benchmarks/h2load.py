@@ -45,7 +45,7 @@ class Target:
         if tenant:
             headers["x-pointsman-tenant"] = tenant
         if timeout:
-            # The second one as our client tells it: see the README on overload.
+            # The second one as our client tells it: see docs/failures.md on overload.
             headers |= {"grpc-timeout": f"{round(timeout * 1e3)}m", "x-pointsman-timeout": f"{timeout:.3f}"}
         url = f"{'https' if tls else 'http'}://{address}/{method}"
         return cls(url, b"\0" + len(body).to_bytes(4, "big") + body, headers)

@@ -30,6 +30,9 @@ class Period(enum.Enum):
     MONTH = "month"
 
 
+_PERIODS = tuple(Period)
+
+
 @dataclass(frozen=True, slots=True)
 class BudgetWindow:
     """A fixed interval [start, end), in whole seconds since the epoch."""
@@ -91,7 +94,7 @@ def windows_at(at: float) -> Windows:
 
 def window_at(period: Period, at: float) -> BudgetWindow:
     """The window of one period that holds a time, given in seconds since the epoch."""
-    return next(window for window in windows_at(at) if window.period is period)
+    return windows_at(at)[_PERIODS.index(period)]
 
 
 def prompt_bound(*, text_bytes: int, overhead_tokens: int, part_tokens: int = 0) -> int:

@@ -55,7 +55,7 @@ def effective_alpha(lease: Lease, policy: PacingPolicy, reference: Reference, *,
         now: seconds since the epoch.
     """
     distribution = _distribution(lease.pace, policy, reference)
-    return _alpha(_credited(lease.pace, policy, now), policy, distribution)
+    return max(policy.alpha, *_alphas(_credited(lease.pace, policy, now), policy, distribution))
 
 
 def decide(
@@ -70,42 +70,38 @@ def decide(
     """
     pace = _with_version(lease.pace, policy, reference)
     distribution = pace.distributions[reference.version]
-    credited = _credited(pace, policy, now)
-    alpha = _alpha(credited, policy, distribution)
+    integrators = _credited(pace, policy, now)
+    alphas = _alphas(integrators, policy, distribution)
+    alpha = max(policy.alpha, *alphas)
     decision = routing.decide_among(candidates, alpha=alpha)
-    moved = {}
-    for target in policy.targets:
-        integrator = credited[target.key]
-        own = _target_alpha(integrator, target, distribution)
+    for target, own in zip(policy.targets, alphas, strict=True):
         alike = own == alpha or candidates.rungs[routing.place_of(candidates, alpha=own)] == decision.rung
         free = alike and candidates.reach_both_ends
-        moved[target.key] = _called(integrator, target, policy.gain, decision.rung, estimate, free=free)
+        integrators[target.key] = _called(
+            integrators[target.key], target, policy.gain, decision.rung, estimate, free=free
+        )
     scores = dict(lease.scores)
     scores[reference.version] = (*scores.get(reference.version, ()), candidates.need)
-    pace = replace(pace, integrators={**pace.integrators, **moved})
-    return decision, Lease(pace=pace, scores=scores, calls=lease.calls + 1)
+    return decision, Lease(_with(pace, integrators), scores, lease.calls + 1)
 
 
 def forced(lease: Lease, policy: PacingPolicy, *, rung: int, estimate: Estimate, now: float) -> Lease:
     """The lease after a decision that something else made: for this rung of the ladder."""
-    credited = _credited(lease.pace, policy, now)
-    moved = {
-        target.key: _called(credited[target.key], target, policy.gain, rung, estimate, free=False)
-        for target in policy.targets
-    }
-    pace = replace(lease.pace, integrators={**lease.pace.integrators, **moved})
-    return replace(lease, pace=pace, calls=lease.calls + 1)
+    integrators = _credited(lease.pace, policy, now)
+    for target in policy.targets:
+        integrators[target.key] = _called(integrators[target.key], target, policy.gain, rung, estimate, free=False)
+    return Lease(_with(lease.pace, integrators), lease.scores, lease.calls + 1)
 
 
 def settled(lease: Lease, policy: PacingPolicy, *, estimated: NanoUsd, actual: NanoUsd) -> Lease:
     """The lease after a call turned out to cost something else than was estimated when it was decided."""
-    moved = {}
+    integrators = dict(lease.pace.integrators)
     for target in policy.targets:
-        integrator = lease.pace.integrators.get(target.key)
+        integrator = integrators.get(target.key)
         if isinstance(target, SpendTarget) and integrator is not None and integrator.unit > 0:
             step = policy.gain * (actual - estimated) / integrator.unit
-            moved[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
-    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+            integrators[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
+    return Lease(_with(lease.pace, integrators), lease.scores, lease.calls)
 
 
 def rerouted(lease: Lease, policy: PacingPolicy, *, by: float) -> Lease:
@@ -113,13 +109,13 @@ def rerouted(lease: Lease, policy: PacingPolicy, *, by: float) -> Lease:
 
     Saturates like a forced decision. Of money `settled` tells.
     """
-    step = policy.gain * by
-    moved = {
-        target.key: _step(lease.pace.integrators[target.key], step, policy.gain, *_range(target, policy.gain))
-        for target in policy.targets
-        if isinstance(target, ShareTarget) and target.key in lease.pace.integrators
-    }
-    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+    integrators = dict(lease.pace.integrators)
+    for target in policy.targets:
+        integrator = integrators.get(target.key)
+        if isinstance(target, ShareTarget) and integrator is not None:
+            step = policy.gain * by
+            integrators[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
+    return Lease(_with(lease.pace, integrators), lease.scores, lease.calls)
 
 
 def refused(lease: Lease, policy: PacingPolicy, *, until: float) -> Lease:
@@ -127,12 +123,12 @@ def refused(lease: Lease, policy: PacingPolicy, *, until: float) -> Lease:
 
     Otherwise the level would sink while nothing is granted, and the next window would begin with all strong.
     """
-    moved = {}
+    integrators = dict(lease.pace.integrators)
     for target in policy.targets:
-        integrator = lease.pace.integrators.get(target.key)
+        integrator = integrators.get(target.key)
         if isinstance(target, SpendTarget) and integrator is not None:
-            moved[target.key] = replace(integrator, credited_until=max(until, integrator.credited_until or 0.0))
-    return replace(lease, pace=replace(lease.pace, integrators={**lease.pace.integrators, **moved}))
+            integrators[target.key] = replace(integrator, credited_until=max(until, integrator.credited_until or 0.0))
+    return Lease(_with(lease.pace, integrators), lease.scores, lease.calls)
 
 
 def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pace:
@@ -167,8 +163,12 @@ def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pa
         references={version: references[version] for version in kept},
     )
     merged = {target.key: _measured(pace, target, now) for target in policy.targets if target.key in integrators}
-    pace = replace(pace, integrators={**integrators, **merged})
-    return replace(pace, integrators={**pace.integrators, **_credited(pace, policy, now)})
+    pace = _with(pace, {**integrators, **merged})
+    return _with(pace, _credited(pace, policy, now))
+
+
+def _with(pace: Pace, integrators: Mapping[str, Integrator]) -> Pace:
+    return Pace(integrators, pace.distributions, pace.references)
 
 
 def _range(target: Target, gain: float) -> tuple[float, float]:
@@ -184,25 +184,25 @@ def _initial(target: Target) -> Integrator:
 
 
 def _credited(pace: Pace, policy: PacingPolicy, now: float) -> dict[str, Integrator]:
-    """The integrators of the policy's targets, with time credited up to `now`."""
-    credited = {}
+    """The integrators, those of the policy's targets with time credited up to `now`."""
+    integrators = dict(pace.integrators)
     for target in policy.targets:
-        integrator = pace.integrators.get(target.key) or _initial(target)
+        integrator = integrators.get(target.key) or _initial(target)
         if isinstance(target, SpendTarget):
             integrator = _credit(integrator, target, policy.gain, now)
-        credited[target.key] = integrator
-    return credited
+        integrators[target.key] = integrator
+    return integrators
 
 
 def _credit(integrator: Integrator, target: SpendTarget, gain: float, now: float) -> Integrator:
     since = integrator.credited_until
     if since is None:
-        return replace(integrator, credited_until=now)
+        return _after(integrator, level=integrator.level, moved=integrator.moved, until=now)
     if now <= since or integrator.unit <= 0:
         return integrator  # clocks of replicas differ a little: time that was credited is not taken back
     allowance = target.allowed(since, now) / integrator.unit
-    stepped = _step(integrator, -gain * allowance, gain, *_range(target, gain))
-    return replace(integrator, level=stepped.level, credited_until=now)
+    level = _held(integrator.level, -gain * allowance, *_range(target, gain))
+    return _after(integrator, level=level, moved=integrator.moved, until=now)
 
 
 def _measured(pace: Pace, target: Target, now: float) -> Integrator:
@@ -222,36 +222,69 @@ def _called(
     if isinstance(target, ShareTarget):
         step = gain * (estimate.fraction(rung) - target.share)
         if free:
-            return replace(integrator, level=integrator.level + step, moved=integrator.moved + step)
+            return _after(integrator, level=integrator.level + step, moved=integrator.moved + step)
         return _step(integrator, step, gain, low, high)
     incremental = estimate.incremental
     unit = integrator.unit + (incremental - integrator.unit) / _UNIT_MEMORY if integrator.unit > 0 else incremental
     weak = estimate.weak / unit
-    stepped = _step(replace(integrator, unit=unit, weak=integrator.weak + weak), gain * weak, gain, low, high)
+    moved = _step(integrator, gain * weak, gain, low, high, unit=unit, weak=integrator.weak + weak)
     above = estimate.above(rung)
     if not above:
-        return stepped
+        return moved
     # A free strong call may be far dearer than `unit` and overshoot the range: it alone can, since all weak follows.
-    return _step(stepped, gain * above / unit, gain, low, float("inf") if free else high)
+    return _step(moved, gain * above / unit, gain, low, float("inf") if free else high)
 
 
-def _step(integrator: Integrator, step: float, gain: float, low: float, high: float) -> Integrator:
-    """Move the level, but not out of [low, high]; where it is outside already it is not pulled back."""
-    wanted = integrator.level + step
-    level = max(integrator.level, min(wanted, high)) if step > 0 else min(integrator.level, max(wanted, low))
-    cut = (wanted - level) / gain
-    return replace(
-        integrator,
+def _step(
+    integrator: Integrator,
+    step: float,
+    gain: float,
+    low: float,
+    high: float,
+    *,
+    unit: float | None = None,
+    weak: float | None = None,
+) -> Integrator:
+    """Move the level within [low, high]; with another unit and another count of weak cost, if they are given."""
+    level = _held(integrator.level, step, low, high)
+    moved = integrator.moved + level - integrator.level
+    cut = (integrator.level + step - level) / gain
+    return _after(integrator, level=level, moved=moved, cut=cut, unit=unit, weak=weak)
+
+
+def _after(
+    integrator: Integrator,
+    *,
+    level: float,
+    moved: float,
+    cut: float = 0.0,
+    unit: float | None = None,
+    weak: float | None = None,
+    until: float | None = None,
+) -> Integrator:
+    """The integrator after a step of which saturation cut some calls' worth off; what is not given stays."""
+    # Not `replace`, which takes three times as long, and most of what pacing costs a call is this.
+    return Integrator(
         level=level,
-        moved=integrator.moved + level - integrator.level,
+        moved=moved,
+        unit=integrator.unit if unit is None else unit,
+        credited_until=integrator.credited_until if until is None else until,
+        weak=integrator.weak if weak is None else weak,
+        weak_excess=integrator.weak_excess,
         dropped_strong=integrator.dropped_strong + max(cut, 0.0),
         dropped_weak=integrator.dropped_weak + max(-cut, 0.0),
     )
 
 
-def _alpha(integrators: Mapping[str, Integrator], policy: PacingPolicy, distribution: Distribution) -> float:
-    alphas = (_target_alpha(integrators[target.key], target, distribution) for target in policy.targets)
-    return max(policy.alpha, *alphas)
+def _held(level: float, step: float, low: float, high: float) -> float:
+    """Where a step takes a level: not out of [low, high]; where it is outside already it is not pulled back."""
+    wanted = level + step
+    return max(level, min(wanted, high)) if step > 0 else min(level, max(wanted, low))
+
+
+def _alphas(integrators: Mapping[str, Integrator], policy: PacingPolicy, distribution: Distribution) -> list[float]:
+    """What each target asks for; the highest decides."""
+    return [_target_alpha(integrators[target.key], target, distribution) for target in policy.targets]
 
 
 def _target_alpha(integrator: Integrator, target: Target, distribution: Distribution) -> float:

@@ -1,7 +1,8 @@
 """What a tenant wants paced, as values: targets, how tightly to hold them, and what a decision is made from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from dispatcher_service.budget import Limit, Period, window_at
 from dispatcher_service.pricing import NanoUsd
@@ -19,17 +20,15 @@ reservation needs room for its worst case."""
 class ShareTarget:
     """This share of the calls goes strong, in [0, 1]; of more than two models, this is the mean of x."""
 
+    kind: ClassVar[str] = "share"
+    """One of a closed set: a metric label."""
+
     share: float
+    key: str = field(init=False, repr=False, compare=False)
+    """Names the integrator that belongs to it. Another share begins anew: turning the dial takes effect at once."""
 
-    @property
-    def kind(self) -> str:
-        """One of a closed set: a metric label."""
-        return "share"
-
-    @property
-    def key(self) -> str:
-        """Names the integrator that belongs to it. Another share begins anew: turning the dial takes effect at once."""
-        return f"share:{self.share!r}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", f"share:{self.share!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +41,31 @@ class SpendTarget:
     limit: NanoUsd
     period: Period
     profile: tuple[float, ...] | None = None
+    kind: str = field(init=False, repr=False, compare=False)
+    """One of a closed set: a metric label."""
+    key: str = field(init=False, repr=False, compare=False)
+    """Names the integrator that belongs to it. It outlives a changed limit: the level that holds it is near."""
 
-    @property
-    def kind(self) -> str:
-        """One of a closed set: a metric label."""
-        return f"spend_{self.period.value}"
-
-    @property
-    def key(self) -> str:
-        """Names the integrator that belongs to it. It outlives a changed limit: the level that holds it is near."""
-        return self.kind
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", f"spend_{self.period.value}")
+        object.__setattr__(self, "key", self.kind)
 
     def allowed(self, since: float, until: float) -> float:
         """Nano-USD that the rate allows between two times in seconds since the epoch; at most one window's worth."""
         window = window_at(self.period, until)
         length = window.end - window.start
         since = max(since, until - length)
-        return self.limit / length * max(self._weighted(until) - self._weighted(since), 0.0)
+        passed = until - since
+        if self.profile is not None:
+            passed = _weighed(self.profile, until) - _weighed(self.profile, since)
+        return self.limit / length * max(passed, 0.0)
 
-    def _weighted(self, at: float) -> float:
-        if self.profile is None:
-            return at
-        days, rest = divmod(at, 86_400)
-        hour, seconds = divmod(rest, 3600)
-        return days * 86_400 + 3600 * sum(self.profile[: int(hour)]) + seconds * self.profile[int(hour)]
+
+def _weighed(profile: tuple[float, ...], at: float) -> float:
+    """The time since the epoch, each hour of it weighed by its profile."""
+    days, rest = divmod(at, 86_400)
+    hour, seconds = divmod(rest, 3600)
+    return days * 86_400 + 3600 * sum(profile[: int(hour)]) + seconds * profile[int(hour)]
 
 
 Target = ShareTarget | SpendTarget
@@ -103,6 +103,11 @@ class Estimate:
     """What a call is expected to cost at each model of its tenant's ladder, cheapest rung first; at least two."""
 
     costs: tuple[NanoUsd, ...]
+    incremental: NanoUsd = field(init=False, repr=False, compare=False)
+    """What the strong end costs more than the cheap one; at least 1, also where answers make it cheaper."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "incremental", max(self.costs[-1] - self.costs[0], 1))
 
     @property
     def weak(self) -> NanoUsd:
@@ -113,11 +118,6 @@ class Estimate:
     def strong(self) -> NanoUsd:
         """At the strong end."""
         return self.costs[-1]
-
-    @property
-    def incremental(self) -> NanoUsd:
-        """What the strong end costs more than the cheap one; at least 1, also where answers make it cheaper."""
-        return max(self.costs[-1] - self.costs[0], 1)
 
     def above(self, rung: int) -> NanoUsd:
         """What a rung costs more than the cheap end: 0 there, `incremental` at the strong end, else within these."""

@@ -1,6 +1,6 @@
 """The configuration file's sections and keys as it is written: what each takes, and what a mistake in one is told.
 
-`tenants.py` checks them against each other and freezes them. The README's table says what each key means.
+`tenants.py` checks them against each other and freezes them. docs/configuration.md says what each key means.
 """
 
 import difflib

@@ -1,4 +1,4 @@
-"""The README's pictures of the playground, taken again.
+"""The README's and docs/playground.md's pictures of the playground, taken again.
 
     python -m tests.playground_screenshots
 

@@ -276,7 +276,7 @@ def _detect(table: Table) -> Format:
     if found is None:
         raise DataError(
             f"{table.path} has the columns {tables.names(table.frame.columns)}, which are no known format's: rename "
-            f"them as the README's data formats say, or give --format ({', '.join(f.value for f in Format)})"
+            f"them as 'Data formats' in docs/training.md says, or give --format ({', '.join(f.value for f in Format)})"
         )
     return found
 

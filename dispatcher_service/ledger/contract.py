@@ -253,7 +253,10 @@ class Ledger(Protocol):
         """Certainly nothing was called: give the money back. False if the reservation was not open any more."""
 
     async def expire(self) -> int:
-        """Expire what is due, of all tenants; returns how many. `reserve` and `balances` do so for their tenant."""
+        """Expire what is due, of all tenants; returns how many.
+
+        `balances` does so for its tenant, and so does `reserve`: before it refuses, and else within a moment.
+        """
 
     async def balances(self, tenant_id: str) -> Balances:
         """The tenant's account of the windows of this moment."""

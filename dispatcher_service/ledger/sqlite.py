@@ -50,6 +50,8 @@ logger = logging.getLogger(__name__)
 _OPEN, _STARTED, _SETTLED, _RELEASED, _EXPIRED = range(5)
 _SWEEP = 256
 """Reservations that one step expires or forgets at most, so that no step is long."""
+_SWEEP_PAUSE_MS = 100
+"""So much later than it is due a reservation may expire while calls come in, unless its money is wanted before."""
 _RETRY_SECONDS = 0.001
 _CHECKPOINT_STEPS = 2_000
 """Steps between two checkpoints of this process: some 20 MB of log."""
@@ -63,7 +65,7 @@ _ACCOUNTS = " UNION ALL ".join(_ONE_ACCOUNT.format(period) for period in range(3
 # Columns are named throughout: a newer version's file may have more of them (see sqlite_schema.py).
 _RESERVATION = (
     "INSERT INTO reservations (id, tenant, model, state, worst_case, estimate, charged, hour, day, month, expires_ms, "
-    "due_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "due_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 _ADD_TO_ACCOUNTS = """
     INSERT INTO windows (tenant, period, start, spent, reserved, cap)
@@ -84,11 +86,16 @@ _ADD_OVERRUN = """
     INSERT INTO overruns (tenant, cause, count, amount) VALUES (?, ?, 1, ?)
     ON CONFLICT DO UPDATE SET count = count + 1, amount = amount + excluded.amount
 """
-_PUT_DOCUMENT = """
-    INSERT INTO documents (tenant, name, version, body, ends_ms) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body, ends_ms = excluded.ends_ms
+# One whose time is over may not have been forgotten yet.
+_NEW_DOCUMENT = """
+    INSERT INTO documents (tenant, name, version, body, ends_ms) VALUES (?, ?, 1, ?, ?)
+    ON CONFLICT DO UPDATE SET version = 1, body = excluded.body, ends_ms = excluded.ends_ms
+    WHERE documents.ends_ms <= ?
 """
-
+_NEXT_DOCUMENT = """
+    UPDATE documents SET version = ?, body = ?, ends_ms = ?
+    WHERE tenant = ? AND name = ? AND version = ? AND (ends_ms IS NULL OR ends_ms > ?)
+"""
 _FORGET_DOCUMENTS = """
     DELETE FROM documents WHERE (tenant, name) IN
         (SELECT tenant, name FROM documents WHERE ends_ms IS NOT NULL AND ends_ms <= ? ORDER BY ends_ms LIMIT ?)
@@ -137,6 +144,9 @@ class SqliteLedger:
         self._timeout = timeout
         self._path = path
         self._steps = 0
+        self._swept_ms = -_SWEEP_PAUSE_MS
+        self._hours: dict[str, int] = {}
+        """By tenant the hour in which this process last forgot windows that are too old to keep."""
         self._checkpoint: asyncio.Future[None] | None = None
         try:
             self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None)
@@ -326,52 +336,83 @@ class SqliteLedger:
         return not busy
 
     def _reserve(self, attempt: Attempt, now_ms: int) -> Reservation | Refusal:
-        self._sweep(now_ms)
-        known = self._db.execute(
-            "SELECT tenant, model, worst_case, estimate, hour, expires_ms FROM reservations WHERE id = ?", (attempt.id,)
-        ).fetchone()
-        if known is not None:
-            tenant_id, model, worst_case, estimate, hour, expires_ms = known
-            windows = windows_at(hour)
-            balances = _balances(windows, self._accounts(tenant_id, windows))
-        else:
-            windows = windows_at(now_ms / 1000)
-            accounts = self._accounts(attempt.tenant_id, windows)
-            refusal = self._check(attempt, windows, accounts, now_ms)
-            if refusal is not None:
-                return refusal
-            model, worst_case, estimate = attempt.model, attempt.worst_case, attempt.estimate
+        if abs(now_ms - self._swept_ms) >= _SWEEP_PAUSE_MS:
+            self._sweep(now_ms)
+        answer = self._granted(attempt, now_ms)
+        if isinstance(answer, Refusal) and self._sweep(now_ms):
+            # What was in the way may just have expired.
+            answer = self._granted(attempt, now_ms)
+        return answer
+
+    def _granted(self, attempt: Attempt, now_ms: int) -> Reservation | Refusal:
+        """The reservation if it fits, which is seen once it is added: a statement less than looking first."""
+        windows = windows_at(now_ms / 1000)
+        starts = [window.start for window in windows]
+        if self._hours.get(attempt.tenant_id) != starts[0]:
+            self._forget_windows(attempt.tenant_id, starts[0])
+            self._hours[attempt.tenant_id] = starts[0]
+        accounts = self._add(attempt.tenant_id, starts, spent=0, reserved=attempt.worst_case)
+        refusal = self._check(attempt, windows, accounts, now_ms)
+        if refusal is None:
             expires_ms = now_ms + int(attempt.lifetime * 1000)
-            starts = [window.start for window in windows]
-            balances = _balances(windows, self._add(attempt.tenant_id, starts, spent=0, reserved=worst_case))
             state = _STARTED if attempt.started else _OPEN
-            self._db.execute(
+            inserted = self._db.execute(
                 _RESERVATION,
-                (attempt.id, attempt.tenant_id, model, state, worst_case, estimate, 0, *starts, expires_ms, expires_ms),
-            )
+                (attempt.id, attempt.tenant_id, attempt.model, state, attempt.worst_case, attempt.estimate, 0, *starts,
+                 expires_ms, expires_ms),
+            )  # fmt: skip
+            if inserted.rowcount == 1:
+                return Reservation(
+                    id=attempt.id,
+                    tenant_id=attempt.tenant_id,
+                    model=attempt.model,
+                    worst_case=attempt.worst_case,
+                    estimate=attempt.estimate,
+                    expires_at=expires_ms / 1000,
+                    balances=_balances(windows, accounts),
+                )
+        self._add(attempt.tenant_id, starts, spent=0, reserved=-attempt.worst_case)
+        known = self._known(attempt.id)
+        if known is not None:
+            return known
+        assert refusal is not None  # or another row of this id was in the way
+        return refusal
+
+    def _known(self, id_: str) -> Reservation | None:
+        """What was reserved by this id before."""
+        row = self._db.execute(
+            "SELECT tenant, model, worst_case, estimate, hour, expires_ms FROM reservations WHERE id = ?", (id_,)
+        ).fetchone()
+        if row is None:
+            return None
+        tenant_id, model, worst_case, estimate, hour, expires_ms = row
+        windows = windows_at(hour)
         return Reservation(
-            id=attempt.id,
-            tenant_id=attempt.tenant_id,
+            id=id_,
+            tenant_id=tenant_id,
             model=model,
             worst_case=worst_case,
             estimate=estimate,
             expires_at=expires_ms / 1000,
-            balances=balances,
+            balances=_balances(windows, self._accounts(tenant_id, windows)),
         )
 
     def _check(self, attempt: Attempt, windows: Windows, accounts: _Accounts, now_ms: int) -> Refusal | None:
-        """The refusal by the limit with the least left, `None` if all have room. Notes changed limits."""
+        """The refusal by the limit with the least left, `None` if all have room. Notes changed limits.
+
+        `accounts` hold the attempt already.
+        """
         limits = {limit.period: limit for limit in attempt.limits}
         tightest: tuple[NanoUsd, Limit, Balance] | None = None
         for period, (window, (spent, reserved, cap)) in enumerate(zip(windows, accounts, strict=True)):
             limit = limits.get(window.period)
             amount = None if limit is None else limit.amount
-            committed = spent + reserved
+            held = reserved - attempt.worst_case
+            committed = spent + held
             if amount != cap:
                 self._db.execute(
-                    "INSERT INTO windows (tenant, period, start, spent, reserved, cap) VALUES (?, ?, ?, 0, 0, ?) "
-                    "ON CONFLICT DO UPDATE SET cap = excluded.cap",
-                    (attempt.tenant_id, period, window.start, amount),
+                    "UPDATE windows SET cap = ? WHERE tenant = ? AND period = ? AND start = ?",
+                    (amount, attempt.tenant_id, period, window.start),
                 )
             if limit is None:
                 continue
@@ -380,17 +421,16 @@ class SqliteLedger:
                 self._db.execute(_ADD_OVERRUN, overrun)
             left = limit.amount - committed
             if attempt.worst_case > left and (tightest is None or left < tightest[0]):
-                tightest = left, limit, Balance(window, spent, reserved)
+                tightest = left, limit, Balance(window, spent, held)
         if tightest is None:
             return None
         return Refusal(limit=tightest[1], balance=tightest[2], needed=attempt.worst_case, now=now_ms / 1000)
 
     def _settle(self, reservation: Reservation, charge: Charge, now_ms: int) -> Settled:
-        known = self._db.execute("SELECT state, charged FROM reservations WHERE id = ?", (reservation.id,)).fetchone()
-        # Forgotten or lost; the money is gone all the same.
-        state, charged = known or (_RELEASED, 0)
         tenant_id, windows = reservation.tenant_id, reservation.windows
         starts = [window.start for window in windows]
+        due_ms = now_ms + int(SETTLED_RETENTION * 1000)
+        state, charged = self._closed(reservation, charge, due_ms)
         if state == _SETTLED:
             return Settled(
                 charged=charged,
@@ -407,18 +447,6 @@ class SqliteLedger:
         if state == _EXPIRED:
             self._book(reservation, ChargeSource.EXPIRED, -1, -charged, _NO_TOKENS)
         self._book(reservation, charge.source, 1, charge.cost, charge.counts())
-        due_ms = now_ms + int(SETTLED_RETENTION * 1000)
-        if known is None:
-            self._db.execute(
-                _RESERVATION,
-                (reservation.id, tenant_id, reservation.model, _SETTLED, reservation.worst_case, reservation.estimate,
-                 charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
-            )  # fmt: skip
-        else:
-            self._db.execute(
-                "UPDATE reservations SET state = ?, charged = ?, due_ms = ? WHERE id = ?",
-                (_SETTLED, charge.cost, due_ms, reservation.id),
-            )
         cause = OverrunCause.LATE_SETTLE if late else OverrunCause.ABOVE_RESERVATION
         growth = change - freed
         excess = max(0 if cap is None else min(growth, spent + held - cap) for spent, held, cap in accounts)
@@ -433,6 +461,27 @@ class SqliteLedger:
             balances=_balances(windows, accounts),
         )
 
+    def _closed(self, reservation: Reservation, charge: Charge, due_ms: int) -> tuple[int, NanoUsd]:
+        """The state and the charge that a reservation had before it was settled, as it is now."""
+        closed = "UPDATE reservations SET state = ?, charged = ?, due_ms = ? WHERE id = ?"
+        values = (_SETTLED, charge.cost, due_ms, reservation.id)
+        if self._db.execute(f"{closed} AND state IN (?, ?)", (*values, _OPEN, _STARTED)).rowcount == 1:
+            return _STARTED, 0
+        known = self._db.execute("SELECT state, charged FROM reservations WHERE id = ?", (reservation.id,)).fetchone()
+        if known is None:
+            # Forgotten or lost; the money is gone all the same.
+            starts = [window.start for window in reservation.windows]
+            self._db.execute(
+                _RESERVATION,
+                (reservation.id, reservation.tenant_id, reservation.model, _SETTLED, reservation.worst_case,
+                 reservation.estimate, charge.cost, *starts, int(reservation.expires_at * 1000), due_ms),
+            )  # fmt: skip
+            return _RELEASED, 0
+        state, charged = known
+        if state != _SETTLED:
+            self._db.execute(closed, values)
+        return state, charged
+
     def _sweep(self, now_ms: int) -> int:
         """Expire what is due and forget what is old; returns how many expired."""
         due = self._db.execute(
@@ -440,6 +489,8 @@ class SqliteLedger:
             "WHERE due_ms <= ? ORDER BY due_ms LIMIT ?",
             (now_ms, _SWEEP),
         ).fetchall()
+        # After a full sweep there may be more.
+        self._swept_ms = now_ms if len(due) < _SWEEP else -_SWEEP_PAUSE_MS
         expired = 0
         for id_, tenant_id, model, state, worst_case, estimate, *starts in due:
             if state not in (_OPEN, _STARTED):
@@ -462,8 +513,6 @@ class SqliteLedger:
         hour, day, month = windows
         rows = self._db.execute(_ACCOUNTS, (tenant_id, hour.start, tenant_id, day.start, tenant_id, month.start))
         found = {period: (spent, reserved, cap) for period, spent, reserved, cap in rows}
-        if 0 not in found:
-            self._forget_windows(tenant_id, hour.start)
         return [found.get(period, (0, 0, None)) for period in range(3)]
 
     def _forget_windows(self, tenant_id: str, now: int) -> None:
@@ -494,12 +543,14 @@ class SqliteLedger:
         return None if row is None else Document(*row)
 
     def _put(self, write: DocumentWrite, now_ms: int) -> bool:
-        known = self._document(write.tenant_id, write.name, now_ms)
-        if (known.version if known else 0) != write.expected:
-            return False
         ends_ms = None if write.lifetime is None else now_ms + int(write.lifetime * 1000)
-        self._db.execute(_PUT_DOCUMENT, (write.tenant_id, write.name, write.expected + 1, write.body, ends_ms))
-        return True
+        place = (write.tenant_id, write.name)
+        if write.expected == 0:
+            written = self._db.execute(_NEW_DOCUMENT, (*place, write.body, ends_ms, now_ms))
+        else:
+            values = (write.expected + 1, write.body, ends_ms, *place, write.expected, now_ms)
+            written = self._db.execute(_NEXT_DOCUMENT, values)
+        return written.rowcount == 1
 
     def _page(self, tenant_id: str, prefix: str, after: str, now_ms: int) -> list[tuple[str, Document]]:
         values = (tenant_id, prefix, prefix + _LAST_CHARACTER, after, now_ms, _PAGE)

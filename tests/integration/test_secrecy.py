@@ -276,7 +276,7 @@ async def test_an_erased_prompt_is_in_no_file_any_more(kind: str, upstream: Open
                     records_pb2.EraseConversationRequest(conversation_id="c"), metadata=caller.metadata, timeout=10
                 )
             if kind == "redis":
-                # A server's append-only file forgets when it is rewritten, as the README says.
+                # A server's append-only file forgets when it is rewritten, as docs/records.md says.
                 client = redis.asyncio.Redis.from_url(url)
                 await client.bgrewriteaof()
                 await client.aclose()

@@ -1,4 +1,4 @@
-"""What the README says of settings and of the dial is what the code says."""
+"""What the documents say of settings and of the dial is what the code says."""
 
 import dataclasses
 import re
@@ -12,21 +12,26 @@ from dispatcher_service.routing import NEVER_STRONG, alpha_for_share
 from scorer_service import artifact
 from training.cli import DEFAULT_ARTIFACT
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = Path(__file__).parents[2] / "docs"
+CONFIGURATION = (DOCUMENTS / "configuration.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("module", [scorer_service.settings, dispatcher_service.settings])
-def test_every_setting_stands_in_the_readme_with_its_unit_and_default(module: object) -> None:
+def test_every_setting_stands_in_the_document_with_its_unit_and_default(module: object) -> None:
     settings, prefix = module.Settings, module.PREFIX  # type: ignore[attr-defined]
     for field in dataclasses.fields(settings):
         default = "unset" if field.default == "" else f"`{field.default}`"
         row = f"| `{prefix}_{field.name.upper()}` | {field.metadata['unit']} | {default} |"
-        assert row in README, f"README.md lacks {row}"
+        assert row in CONFIGURATION, f"docs/configuration.md lacks {row}"
 
 
 def test_the_dials_alphas_are_the_shipped_artefacts() -> None:
     quantiles = artifact.load(DEFAULT_ARTIFACT).manifest.score_quantiles
-    rows = re.findall(r"^\| (\d+)% \| (\S+|above 1) \| \d+% \|$", README, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^\| (\d+)% \| (\S+|above 1) \| \d+% \|$",
+        (DOCUMENTS / "routing.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
     assert len(rows) == 8
     for share, shown in rows:
         alpha = alpha_for_share(quantiles, int(share) / 100)
