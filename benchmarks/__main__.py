@@ -35,7 +35,7 @@ from benchmarks import (
 from benchmarks.table import Row
 
 RESULTS = Path(__file__).parent / "results"
-DEFAULT = ("litellm", "envoy", "streaming", "echo", "direct", "memory", "start")
+DEFAULT = ("litellm", "bare", "envoy", "streaming", "echo", "direct", "memory", "start")
 
 Benchmark = Callable[[], Sequence[Row]]
 
@@ -50,6 +50,7 @@ def _benchmarks(*, full: bool, artifact: Path | None) -> Mapping[str, Benchmark]
     growing = growth.FULL if full else growth.QUICK
     return {
         "litellm": lambda: dispatcher_rows.against_litellm(dispatcher),
+        "bare": lambda: dispatcher_rows.against_bare(dispatcher),
         "envoy": lambda: dispatcher_rows.against_envoy(dispatcher),
         "streaming": lambda: dispatcher_rows.streaming(dispatcher),
         "workers": lambda: worker_rows.two_against_one(workers),

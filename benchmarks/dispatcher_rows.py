@@ -1,11 +1,12 @@
-"""The dispatcher against LiteLLM's proxy and Envoy: same upstream, same machine, measured in turn."""
+"""The dispatcher against LiteLLM's proxy, Envoy and the bare hops: same upstream, same machine, in turn."""
 
 import json
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import h2load, peers, prompts, servers
-from benchmarks.h2load import Target
+from benchmarks.h2load import Load, Target
 from benchmarks.rig import rig
 from benchmarks.table import Row, Sides, bounded, compared
 
@@ -45,29 +46,44 @@ def against_litellm(size: Size) -> list[Row]:
         direct = Target.json(f"{ours.upstream}/chat/completions", _json_body())
         rates, cpu, medians, tails = [], [], [], []
         for _ in range(size.rounds):
-            before = servers.cpu_seconds(ours.dispatcher.pid)
-            our_rate = ours.complete(size.calls, 32).per_second
-            our_cpu = (servers.cpu_seconds(ours.dispatcher.pid) - before) / size.calls
-            before = servers.cpu_seconds(litellm_pid)
-            their_rate = h2load.run(theirs, calls=size.peer_calls, clients=32).per_second
-            their_cpu = (servers.cpu_seconds(litellm_pid) - before) / size.peer_calls
+            our_rate, our_cpu = _with_cpu(ours.dispatcher.pid, lambda: ours.complete(size.calls, 32))
+            their_rate, their_cpu = _with_cpu(
+                litellm_pid, lambda: h2load.run(theirs, calls=size.peer_calls, clients=32)
+            )
             rates.append((our_rate, their_rate))
-            cpu.append((our_cpu * 1e3, their_cpu * 1e3))
+            cpu.append((our_cpu, their_cpu))
             floor = h2load.run(direct, calls=size.single_calls, clients=1)
             mine = ours.complete(size.single_calls, 1)
             other = h2load.run(theirs, calls=size.single_calls, clients=1)
             medians.append(((mine.median - floor.median) * 1e3, (other.median - floor.median) * 1e3))
             tails.append(((mine.p99 - floor.p99) * 1e3, (other.p99 - floor.p99) * 1e3))
-    cpu_ratio = statistics.median(their / our for our, their in cpu)
-    note = (
-        f"CPU per call {statistics.median(our for our, _ in cpu):.2f} ms against "
-        f"{statistics.median(their for _, their in cpu):.2f} ms, {cpu_ratio:.1f} × less"
-    )
+    note = _cpu_note(cpu)
     what, peer = "dispatcher Complete", f"LiteLLM {peers.version(peers.CACHE / 'litellm' / 'bin', 'litellm')}"
     return [
         compared(f"{what}, 32 in flight", peer, _sides(rates), unit="calls/s", at_least=10, note=note),
         compared(f"{what}, added latency at 1, median", peer, _sides(medians), unit="ms", at_most=0.2, digits=2),
         compared(f"{what}, added latency at 1, p99", peer, _sides(tails), unit="ms", at_most=0.2, digits=2),
+    ]
+
+
+def against_bare(size: Size) -> list[Row]:
+    """What Python's gRPC and HTTP libraries leave of a core: the same hops with nothing between them."""
+    with rig() as ours, servers.bare(scorer=ours.scorer.grpc, upstream=ours.upstream) as (address, pid):
+        theirs = ours.target(address)
+        h2load.run(theirs, calls=500, clients=16)
+        rates, cpu, medians = [], [], []
+        for _ in range(size.rounds):
+            our_rate, our_cpu = _with_cpu(ours.dispatcher.pid, lambda: ours.complete(size.calls, 32))
+            bare_rate, bare_cpu = _with_cpu(pid, lambda: h2load.run(theirs, calls=size.calls, clients=32))
+            rates.append((our_rate, bare_rate))
+            cpu.append((our_cpu, bare_cpu))
+            mine, bare = ours.complete(size.single_calls, 1), h2load.run(theirs, calls=size.single_calls, clients=1)
+            medians.append((mine.median * 1e3, bare.median * 1e3))
+    note = _cpu_note(cpu)
+    what, bare_hops = "dispatcher Complete", "the same hops with nothing between them"
+    return [
+        compared(f"{what}, 32 in flight", bare_hops, _sides(rates), unit="calls/s", note=note),
+        compared(f"{what}, latency at 1, median", bare_hops, _sides(medians), unit="ms", digits=2),
     ]
 
 
@@ -129,3 +145,19 @@ def memory(size: Size) -> list[Row]:
 
 def _sides(pairs: list[tuple[float, float]]) -> Sides:
     return Sides([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+def _with_cpu(pid: int, load: Callable[[], Load]) -> tuple[float, float]:
+    """Calls per second, and the milliseconds of CPU that a process and its children spent on each."""
+    before = servers.cpu_seconds(pid)
+    done = load()
+    return done.per_second, (servers.cpu_seconds(pid) - before) / done.calls * 1e3
+
+
+def _cpu_note(pairs: list[tuple[float, float]]) -> str:
+    sides = _sides(pairs)
+    ratio = statistics.median(sides.ratios)
+    return (
+        f"CPU per call {statistics.median(sides.ours):.2f} ms against {statistics.median(sides.theirs):.2f} ms, "
+        f"{ratio:.2f} ×"
+    )

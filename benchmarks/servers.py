@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import machine, peers
+from benchmarks import configurations, machine, peers
 from tests import processes
 from tests.processes import ServiceProcess
 
@@ -60,86 +60,6 @@ ANSWER = {
 }
 """An answer in the shape of OpenAI's, members that nobody reads included."""
 
-_NGINX = """
-daemon off; pid {folder}/pid; error_log {folder}/error.log; worker_processes 1; {user}
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 100000000; keepalive_timeout 300; client_body_temp_path {folder}/body;
-  proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; scgi_temp_path {folder}/s; uwsgi_temp_path {folder}/u;
-  server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{ default_type application/json; return 200 '{answer}'; }}
-  }}
-}}
-"""
-
-_LITELLM = """
-model_list:
-  - model_name: benchmark
-    litellm_params: {{model: openai/benchmark, api_base: "{base_url}", api_key: none}}
-litellm_settings: {{telemetry: false, num_retries: 0}}
-"""
-
-_ENVOY = """
-static_resources:
-  listeners:
-  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: envoy.filters.network.http_connection_manager
-        typed_config:
-          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: floor
-          route_config:
-            virtual_hosts:
-            - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: upstream}}}}]}}
-          http_filters:
-          - name: envoy.filters.http.router
-            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
-  clusters:
-  - name: upstream
-    load_assignment:
-      cluster_name: upstream
-      endpoints:
-      - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}
-"""
-
-_DISPATCHER = """
-[scorer]
-address = "{scorer}"
-timeout = 1.0
-
-[[models]]
-name = "gpt-4-1106-preview"
-price = {{ input = 10, output = 30 }}
-max_output_tokens = 4096
-
-[[models]]
-name = "Mixtral-8x7B-Instruct-v0.1"
-price = {{ input = 0.6, output = 0.6 }}
-max_output_tokens = 4096
-
-[[deployments]]
-name = "strong"
-model = "gpt-4-1106-preview"
-base_url = "{upstream}"
-
-[[deployments]]
-name = "weak"
-model = "Mixtral-8x7B-Instruct-v0.1"
-base_url = "{upstream}"
-"""
-_TENANT = """
-[tenants.tenant-{number}]
-strong_model = "gpt-4-1106-preview"
-weak_model = "Mixtral-8x7B-Instruct-v0.1"
-strong_call_share = 0.3
-usd_per_hour = 100000
-usd_per_day = 1000000
-usd_per_month = 9000000
-"""
-
 
 def tenant(number: int = 0) -> str:
     """The name of one of the tenants that `dispatcher` configures."""
@@ -168,8 +88,8 @@ def dispatcher(
     """A dispatcher with everything on: scoring, pacing, budgets in a SQLite ledger, decision log, records, metrics."""
     config = folder / "dispatcher.toml"
     config.write_text(
-        _DISPATCHER.format(scorer=scorer, upstream=upstream)
-        + "".join(_TENANT.format(number=number) for number in range(tenants))
+        configurations.DISPATCHER.format(scorer=scorer, upstream=upstream)
+        + "".join(configurations.TENANT.format(number=number) for number in range(tenants))
     )
     settings = {
         "DISPATCHER_CONFIG": str(config),
@@ -190,7 +110,9 @@ def nginx(folder: Path) -> Iterator[tuple[str, int]]:
     executable, port = peers.tool("nginx"), _free_port()
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
-    config.write_text(_NGINX.format(folder=folder, port=port, user=user, answer=json.dumps(ANSWER).replace("'", "\\'")))
+    config.write_text(
+        configurations.NGINX.format(folder=folder, port=port, user=user, answer=json.dumps(ANSWER).replace("'", "\\'"))
+    )
     command = [executable, "-c", str(config), "-p", str(folder), "-e", str(folder / "error.log")]
     with _running(command, folder / "nginx.out", port, measured=False) as pid:
         yield f"http://127.0.0.1:{port}/v1", pid
@@ -211,11 +133,18 @@ def echo() -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def bare(*, scorer: str, upstream: str) -> Iterator[tuple[str, int]]:
+    """The dispatcher's hops and nothing else (see bare_server.py); gives its address and its pid."""
+    with _printing_address("benchmarks.bare_server", scorer, upstream, measured=True) as (address, pid):
+        yield address, pid
+
+
+@contextlib.contextmanager
 def litellm(folder: Path, *, upstream: str) -> Iterator[tuple[str, int]]:
     """LiteLLM's proxy with one worker in front of an upstream; gives its URL for chat completions and its pid."""
     environment = peers.python_environment("litellm", "litellm[proxy]==1.106.2")
     config, port = folder / "litellm.yaml", _free_port()
-    config.write_text(_LITELLM.format(base_url=upstream))
+    config.write_text(configurations.LITELLM.format(base_url=upstream))
     command = [str(environment / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
     # Its table of prices comes with it: without this it asks the network for a newer one. It has no key to check.
     env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "NO_DOCS": "True"}
@@ -244,7 +173,7 @@ def envoy(folder: Path, *, upstream: str) -> Iterator[str]:
     """Envoy as a plain HTTP hop in front of an upstream; gives its URL for chat completions."""
     executable = envoy_executable()
     config, port = folder / "envoy.yaml", _free_port()
-    config.write_text(_ENVOY.format(port=port, upstream=upstream.rpartition(":")[2].partition("/")[0]))
+    config.write_text(configurations.ENVOY.format(port=port, upstream=upstream.rpartition(":")[2].partition("/")[0]))
     command = [
         str(executable),
         "-c",

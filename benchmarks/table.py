@@ -59,19 +59,22 @@ def compared(
     digits: int = 0,
     note: str = "",
 ) -> Row:
-    """A row whose target is a ratio. Give one of `at_least` and `at_most`."""
+    """A row about a ratio, whose target is `at_least` or `at_most`; with neither, it has none."""
     ratios = sides.ratios
     ratio = statistics.median(ratios)
-    bound = at_least if at_least is not None else at_most
-    assert bound is not None
+    target, met = "–", None
+    if at_least is not None:
+        target, met = f"≥ {at_least:g} ×", ratio >= at_least
+    elif at_most is not None:
+        target, met = f"≤ {at_most:g} ×", ratio <= at_most
     return Row(
         what=what,
         against=against,
-        target=f"{'≥' if at_least is not None else '≤'} {bound:g} ×",
+        target=target,
         ours=f"{statistics.median(sides.ours):,.{digits}f} {unit}",
         theirs=f"{statistics.median(sides.theirs):,.{digits}f} {unit}",
         ratio=f"{ratio:.2f} × ({min(ratios):.2f}–{max(ratios):.2f})",
-        met=ratio >= bound if at_least is not None else ratio <= bound,
+        met=met,
         note=note,
         raw={"unit": unit, "ours": list(sides.ours), "theirs": list(sides.theirs), "ratios": ratios},
     )

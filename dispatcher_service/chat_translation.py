@@ -3,7 +3,8 @@
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 from dispatcher_service.chat import (
@@ -60,30 +61,10 @@ def read_chat(chat: chat_pb2.Chat, *, max_bytes: int) -> Chat:
     messages = tuple(_message(message, f"chat.messages[{index}]") for index, message in enumerate(chat.messages))
     if not any(message.role is Role.USER and message.text.strip() for message in messages):
         raise InvalidRequest("chat.messages", "no user message with text: add one, it is what gets routed")
-    tools = read_tools(chat.tools)
-    return Chat(
-        messages=messages,
-        temperature=_optional(chat, "temperature", 0, 2),
-        top_p=_top_p(chat),
-        max_tokens=_whole(chat, "max_tokens", 1, 2**53),
-        stop=_stop(chat.stop),
-        seed=chat.seed if chat.HasField("seed") else None,
-        presence_penalty=_optional(chat, "presence_penalty", -2, 2),
-        frequency_penalty=_optional(chat, "frequency_penalty", -2, 2),
-        n=_whole(chat, "n", 1, 128),
-        logit_bias=_logit_bias(chat.logit_bias),
-        logprobs=chat.logprobs if chat.HasField("logprobs") else None,
-        top_logprobs=_top_logprobs(chat),
-        response_format=_response_format(chat),
-        tools=tools,
-        tool_choice=read_tool_choice(chat, tools),
-        parallel_tool_calls=_parallel_tool_calls(chat),
-        reasoning_effort=_reasoning_effort(chat.reasoning_effort),
-        user=chat.user,
-        metadata=_metadata(chat.metadata),
-        extra_body=_extra_body(chat.extra_body_json),
-        text_bytes=text_bytes,
-    )
+    # Of some twenty fields a conversation sets a few: only those are looked at.
+    fields = {field.name: _READERS[field.name](chat) for field, _ in chat.ListFields() if field.name in _READERS}
+    extra_body = fields.pop("extra_body_json", {})
+    return Chat(messages=messages, text_bytes=text_bytes, extra_body=extra_body, **fields)
 
 
 def number(field: str, value: float, low: float, high: float) -> float:
@@ -98,16 +79,21 @@ def _sizes(chat: chat_pb2.Chat) -> tuple[int, int]:
     text, other = 0, 0
     for message in chat.messages:
         text += len(message.name.encode())
-        text += sum(len(call.name.encode()) + len(call.arguments_json.encode()) for call in message.tool_calls)
+        for call in message.tool_calls:
+            text += len(call.name.encode()) + len(call.arguments_json.encode())
         for part in message.content:
-            text += len(part.text.encode()) + len(part.refusal.encode())
-            other += len(part.image_url.url) + len(part.image.data) + len(part.audio.data)
-            other += len(part.file.inline.data)
+            kind = part.WhichOneof("part")
+            if kind in ("text", "refusal"):
+                text += len((part.text or part.refusal).encode())
+            elif kind is not None:
+                other += len(part.image_url.url) + len(part.image.data) + len(part.audio.data)
+                other += len(part.file.inline.data)
     for tool in chat.tools:
         text += len(tool.name) + len(tool.description.encode()) + len(tool.parameters_json.encode())
         text += len(tool.custom.grammar.definition.encode())
-    schema = chat.response_format.json_schema
-    text += len(schema.name) + len(schema.description.encode()) + len(schema.schema_json.encode())
+    if chat.HasField("response_format"):
+        schema = chat.response_format.json_schema
+        text += len(schema.name) + len(schema.description.encode()) + len(schema.schema_json.encode())
     return text, other + len(chat.extra_body_json.encode())
 
 
@@ -184,17 +170,13 @@ def _base64(data: bytes, path: str) -> str:
     return base64.b64encode(data).decode()
 
 
-def _parallel_tool_calls(chat: chat_pb2.Chat) -> bool | None:
-    if not chat.HasField("parallel_tool_calls"):
-        return None
+def _parallel_tool_calls(chat: chat_pb2.Chat) -> bool:
     if not chat.tools:
         raise InvalidRequest("chat.parallel_tool_calls", "there are no tools: add chat.tools, or leave it unset")
     return chat.parallel_tool_calls
 
 
-def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat | None:
-    if not chat.HasField("response_format"):
-        return None
+def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat:
     kind = chat.response_format.WhichOneof("format")
     if kind is None:
         raise InvalidRequest("chat.response_format", "set text, json_object or json_schema")
@@ -209,10 +191,8 @@ def _response_format(chat: chat_pb2.Chat) -> PlainFormat | JsonSchemaFormat | No
     )
 
 
-def _extra_body(text: str) -> Mapping[str, Any]:
-    if not text:
-        return {}
-    extra = read_json_object(text, "chat.extra_body_json")
+def _extra_body(chat: chat_pb2.Chat) -> Mapping[str, Any]:
+    extra = read_json_object(chat.extra_body_json, "chat.extra_body_json")
     for key in extra:
         if key in OWNED_KEYS:
             raise InvalidRequest(
@@ -222,8 +202,8 @@ def _extra_body(text: str) -> Mapping[str, Any]:
     return extra
 
 
-def _stop(stop: Iterable[str]) -> tuple[str, ...]:
-    sequences = tuple(stop)
+def _stop(chat: chat_pb2.Chat) -> tuple[str, ...]:
+    sequences = tuple(chat.stop)
     if len(sequences) > _MAX_STOP_SEQUENCES:
         raise InvalidRequest("chat.stop", f"{len(sequences)} sequences: keep at most {_MAX_STOP_SEQUENCES}")
     for index, sequence in enumerate(sequences):
@@ -232,32 +212,34 @@ def _stop(stop: Iterable[str]) -> tuple[str, ...]:
     return sequences
 
 
-def _logit_bias(biases: Mapping[int, int]) -> Mapping[int, int]:
-    for token, bias in biases.items():
+def _logit_bias(chat: chat_pb2.Chat) -> Mapping[int, int]:
+    for token, bias in chat.logit_bias.items():
         number(f"chat.logit_bias[{token}]", bias, -100, 100)
-    return dict(biases)
+    return dict(chat.logit_bias)
 
 
-def _top_p(chat: chat_pb2.Chat) -> float | None:
-    if chat.HasField("top_p") and chat.top_p == 0:
+def _top_p(chat: chat_pb2.Chat) -> float:
+    if chat.top_p == 0:
         raise InvalidRequest("chat.top_p", "0 leaves no token to choose: write more than 0, at most 1")
-    return _optional(chat, "top_p", 0, 1)
+    return number("chat.top_p", chat.top_p, 0, 1)
 
 
-def _top_logprobs(chat: chat_pb2.Chat) -> int | None:
-    top = _whole(chat, "top_logprobs", 0, 20)
-    if top is not None and not chat.logprobs:
+def _top_logprobs(chat: chat_pb2.Chat) -> int:
+    top = _whole("top_logprobs", 0, 20)(chat)
+    if not chat.logprobs:
         raise InvalidRequest("chat.top_logprobs", "needs chat.logprobs: set that to true, or leave this unset")
     return top
 
 
-def _reasoning_effort(effort: str) -> str:
-    if effort and not _EFFORT.fullmatch(effort):
+def _reasoning_effort(chat: chat_pb2.Chat) -> str:
+    effort = chat.reasoning_effort
+    if not _EFFORT.fullmatch(effort):
         raise InvalidRequest("chat.reasoning_effort", f"{effort[:20]!r}: write a word such as low, medium or high")
     return effort
 
 
-def _metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
+def _metadata(chat: chat_pb2.Chat) -> Mapping[str, str]:
+    metadata = chat.metadata
     if len(metadata) > _MAX_METADATA:
         raise InvalidRequest("chat.metadata", f"{len(metadata)} pairs: keep at most {_MAX_METADATA}")
     for key, value in metadata.items():
@@ -266,17 +248,40 @@ def _metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return dict(metadata)
 
 
-def _whole(chat: chat_pb2.Chat, field: str, low: int, high: int) -> int | None:
-    if not chat.HasField(field):  # type: ignore[arg-type]  # the stubs want a literal
-        return None
-    value: int = getattr(chat, field)
-    if not low <= value <= high:
-        bound = f"less than {low}: raise it" if value < low else f"more than {high}: lower it"
-        raise InvalidRequest(f"chat.{field}", f"{value} is {bound}, or leave it unset")
-    return value
+def _whole(name: str, low: int, high: int) -> Callable[[chat_pb2.Chat], int]:
+    def read(chat: chat_pb2.Chat) -> int:
+        value: int = getattr(chat, name)
+        if not low <= value <= high:
+            bound = f"less than {low}: raise it" if value < low else f"more than {high}: lower it"
+            raise InvalidRequest(f"chat.{name}", f"{value} is {bound}, or leave it unset")
+        return value
+
+    return read
 
 
-def _optional(chat: chat_pb2.Chat, field: str, low: float, high: float) -> float | None:
-    if not chat.HasField(field):  # type: ignore[arg-type]  # the stubs want a literal
-        return None
-    return number(f"chat.{field}", getattr(chat, field), low, high)
+def _number(name: str, low: float, high: float) -> Callable[[chat_pb2.Chat], float]:
+    return lambda chat: number(f"chat.{name}", getattr(chat, name), low, high)
+
+
+_READERS: Final[Mapping[str, Callable[[chat_pb2.Chat], Any]]] = {
+    "temperature": _number("temperature", 0, 2),
+    "top_p": _top_p,
+    "max_tokens": _whole("max_tokens", 1, 2**53),
+    "stop": _stop,
+    "seed": attrgetter("seed"),
+    "presence_penalty": _number("presence_penalty", -2, 2),
+    "frequency_penalty": _number("frequency_penalty", -2, 2),
+    "n": _whole("n", 1, 128),
+    "logit_bias": _logit_bias,
+    "logprobs": attrgetter("logprobs"),
+    "top_logprobs": _top_logprobs,
+    "response_format": _response_format,
+    "tools": lambda chat: read_tools(chat.tools),
+    "tool_choice": read_tool_choice,
+    "parallel_tool_calls": _parallel_tool_calls,
+    "reasoning_effort": _reasoning_effort,
+    "user": attrgetter("user"),
+    "metadata": _metadata,
+    "extra_body_json": _extra_body,
+}
+"""How each field but the messages is read where it is set."""

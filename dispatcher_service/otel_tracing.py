@@ -1,8 +1,7 @@
 """Traces with OpenTelemetry, sent over OTLP/HTTP. Needs the extra `otel`.
 
 Endpoint, headers, sampler and batching are OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT and its kin).
-Attributes have GenAI's and RPC's semantic names where there are some, and `pointsman.` names for routing and cost. No
-attribute holds text of a conversation, a credential or an error's words.
+What spans say is in `trace_attributes`.
 """
 
 import asyncio
@@ -10,7 +9,6 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -19,13 +17,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from dispatcher_service.answer import Completion, Delta, End, FinishReason, Origin
-from dispatcher_service.catalogue import Api, Deployment
+from dispatcher_service import trace_attributes
+from dispatcher_service.answer import Completion, Delta, End
+from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Chat
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.outcome import Outcome, Prediction, Ranking, Verdict
 from dispatcher_service.ports import Judge, Scorer, Upstream
-from dispatcher_service.pricing import Usage
 from dispatcher_service.routing import ModelPair
 from pointsman.runtime.boundary import Ended
 
@@ -34,8 +32,6 @@ _CLIENT_FAULTS = frozenset(
      "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "CANCELLED"}
 )  # fmt: skip
 """Statuses that do not make a server's span an error (OpenTelemetry's conventions for gRPC)."""
-
-Attribute = str | bool | int | float | list[str]
 
 
 class OtelTracing:
@@ -87,7 +83,7 @@ class OtelTracing:
         span = trace.get_current_span()
         # An upstream call that is drained after its caller has gone ends later than the span.
         if span.is_recording():
-            span.set_attributes(_outcome(outcome))
+            span.set_attributes(trace_attributes.of_outcome(outcome))
 
     def headers(self) -> Mapping[str, str]:
         """See `tracing.Tracing.headers`."""
@@ -122,7 +118,7 @@ class _TracedScorer:
             if prediction is None:
                 _fail(span, "no_prediction")
             else:
-                span.set_attributes(_prediction(prediction))
+                span.set_attributes(trace_attributes.of_prediction(prediction))
         return prediction
 
 
@@ -139,13 +135,7 @@ class _TracedJudge:
             if verdict is None:
                 _fail(span, "no_verdict")
             else:
-                span.set_attributes(
-                    {
-                        "pointsman.acceptance_probability": verdict.acceptance,
-                        "pointsman.scorer": verdict.scorer,
-                        "pointsman.scorer_version": verdict.scorer_version,
-                    }
-                )
+                span.set_attributes(trace_attributes.of_verdict(verdict))
         return verdict
 
     async def rank_answers(self, chat: Chat, answers: Sequence[str], *, scorer: str, timeout: float) -> Ranking | None:
@@ -154,9 +144,7 @@ class _TracedJudge:
             if ranking is None:
                 _fail(span, "no_ranking")
             else:
-                span.set_attributes(
-                    {"pointsman.scorer": ranking.scorer, "pointsman.scorer_version": ranking.scorer_version}
-                )
+                span.set_attributes(trace_attributes.of_ranking(ranking))
         return ranking
 
 
@@ -168,15 +156,17 @@ class _TracedUpstream:
         self._tracer = tracer
 
     async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        with _client_span(self._tracer, f"chat {deployment.upstream_model}", _asked(deployment, chat)) as span:
+        with _client_span(
+            self._tracer, f"chat {deployment.upstream_model}", trace_attributes.of_call(deployment, chat)
+        ) as span:
             completion = await self._inner.complete(deployment, chat, timeout=timeout)
             reasons = [choice.finish_reason for choice in completion.choices]
-            span.set_attributes(_answered(reasons, completion.usage, completion.origin))
+            span.set_attributes(trace_attributes.of_answer(reasons, completion.usage, completion.origin))
         return completion
 
     async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
         started = time.monotonic()
-        attributes = {**_asked(deployment, chat), "gen_ai.request.stream": True}
+        attributes = {**trace_attributes.of_call(deployment, chat), "gen_ai.request.stream": True}
         span = self._tracer.start_span(f"chat {deployment.upstream_model}", kind=SpanKind.CLIENT, attributes=attributes)
         first = True
         events = self._inner.stream(deployment, chat, timeout=timeout)
@@ -192,7 +182,9 @@ class _TracedUpstream:
                         first = False
                         span.set_attribute("gen_ai.response.time_to_first_chunk", time.monotonic() - started)
                     if isinstance(event, End):
-                        span.set_attributes(_answered(list(event.finish_reasons), event.usage, event.origin))
+                        span.set_attributes(
+                            trace_attributes.of_answer(list(event.finish_reasons), event.usage, event.origin)
+                        )
                     yield event
         except BaseException as error:
             _fail(span, _error_type(error))
@@ -202,7 +194,9 @@ class _TracedUpstream:
 
 
 @contextlib.contextmanager
-def _client_span(tracer: trace.Tracer, name: str, attributes: Mapping[str, Attribute]) -> Iterator[Span]:
+def _client_span(
+    tracer: trace.Tracer, name: str, attributes: Mapping[str, trace_attributes.Attribute]
+) -> Iterator[Span]:
     """A current span that ends with the block; an error's type is written into it, and nothing else of it."""
     with tracer.start_as_current_span(
         name, kind=SpanKind.CLIENT, attributes=attributes, record_exception=False, set_status_on_exception=False
@@ -230,85 +224,3 @@ def _error_type(error: BaseException) -> str:
     if isinstance(error, PointsmanError):
         return error.reason
     return "CANCELLED" if isinstance(error, asyncio.CancelledError | GeneratorExit) else type(error).__name__
-
-
-def _asked(deployment: Deployment, chat: Chat) -> dict[str, Attribute]:
-    address = urlsplit(deployment.base_url)
-    found: dict[str, Attribute | None] = {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "azure.ai.openai" if deployment.api is Api.AZURE else "openai",
-        "gen_ai.request.model": deployment.upstream_model,
-        "gen_ai.request.choice.count": chat.n,
-        "gen_ai.request.max_tokens": chat.max_tokens,
-        "gen_ai.request.temperature": chat.temperature,
-        "gen_ai.request.top_p": chat.top_p,
-        "gen_ai.request.seed": chat.seed,
-        "gen_ai.request.frequency_penalty": chat.frequency_penalty,
-        "gen_ai.request.presence_penalty": chat.presence_penalty,
-        "server.address": address.hostname or "",
-        "server.port": address.port or (443 if address.scheme == "https" else 80),
-        "pointsman.model": deployment.model,
-        "pointsman.deployment": deployment.name,
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _answered(reasons: list[FinishReason], usage: Usage | None, origin: Origin) -> dict[str, Attribute]:
-    found: dict[str, Attribute] = {"gen_ai.response.finish_reasons": [reason.value for reason in reasons]}
-    if origin.completion_id:
-        found["gen_ai.response.id"] = origin.completion_id
-    if origin.model:
-        found["gen_ai.response.model"] = origin.model
-    return found | _usage(usage)
-
-
-def _usage(usage: Usage | None) -> dict[str, Attribute]:
-    """GenAI's names count cached tokens as input too, and reasoning as output too; our classes are disjoint."""
-    if usage is None:
-        return {}
-    return {
-        "gen_ai.usage.input_tokens": usage.input_tokens + usage.cached_input_tokens + usage.cache_write_tokens,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_input_tokens,
-        "gen_ai.usage.cache_creation.input_tokens": usage.cache_write_tokens,
-        "gen_ai.usage.output_tokens": usage.output_tokens + usage.reasoning_tokens,
-        "gen_ai.usage.reasoning.output_tokens": usage.reasoning_tokens,
-    }
-
-
-def _prediction(prediction: Prediction) -> dict[str, Attribute]:
-    return {
-        "pointsman.win_probability": prediction.win_probability,
-        "pointsman.scorer": prediction.scorer,
-        "pointsman.scorer_version": prediction.scorer_version,
-        "pointsman.pair_mismatch": prediction.pair_mismatch,
-    }
-
-
-def _outcome(outcome: Outcome) -> dict[str, Attribute]:
-    request, choice, bill = outcome.request, outcome.choice, outcome.bill
-    found: dict[str, Attribute] = {
-        "pointsman.tenant_id": request.tenant_id,
-        "pointsman.request_id": request.request_id,
-        "pointsman.in_tool_loop": request.chat.in_tool_loop,
-    }
-    if request.conversation_id:
-        found["gen_ai.conversation.id"] = request.conversation_id
-    if outcome.error_reason:
-        found["pointsman.error_reason"] = outcome.error_reason
-    if choice is not None:
-        found["pointsman.tier"] = choice.decision.tier.value
-        found["pointsman.model"] = choice.model
-        found["pointsman.reason"] = choice.decision.reason.value
-        found["pointsman.strategy"] = choice.strategy.value
-        if choice.decision.alpha is not None:
-            found["pointsman.alpha"] = choice.decision.alpha
-        if choice.alpha_source is not None:
-            found["pointsman.alpha_source"] = choice.alpha_source.value
-        if choice.prediction is not None:
-            found |= _prediction(choice.prediction)
-    if bill is not None:
-        found["pointsman.cost_nano_usd"] = bill.cost
-        found["pointsman.other_tier_cost_nano_usd"] = bill.other_tier_cost
-        found["pointsman.usage_source"] = bill.usage.source.value
-        found |= _usage(bill.usage)
-    return found

@@ -4,8 +4,6 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-import openai
-
 from dispatcher_service.catalogue import Deployment
 
 
@@ -51,9 +49,10 @@ class Patience:
         soon = self._loop.time() + self._deployment.idle_timeout
         return self._reads.until(min(self._started + self._timeout, soon))
 
-    def client_timeout(self) -> openai.Timeout:
-        """For the client: to connect. Reads are limited here."""
-        return openai.Timeout(None, connect=min(self._timeout, self._deployment.connect_timeout))
+    @property
+    def connect_timeout(self) -> float:
+        """Seconds in which a connection must be made."""
+        return min(self._timeout, self._deployment.connect_timeout)
 
     async def __aenter__(self) -> Self:
         return self

@@ -172,17 +172,17 @@ def _keys_beside(loc: list[str]) -> list[str]:
     for part in loc[:-1]:
         # A part that is no field is an index or a name in a list or table of these sections.
         field = section.model_fields.get(part)
-        section = (field and _section_in(field.annotation)) or section
+        section = (field and section_in(field.annotation)) or section
     if section is PriceSection:
         section = DatedPriceSection  # `price` is one section or a list of dated ones.
     return list(section.model_fields)
 
 
-def _section_in(annotation: Any) -> type[BaseModel] | None:
+def section_in(annotation: Any) -> type[BaseModel] | None:
     """The section that a list, a table or an optional value holds."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(filter(None, map(_section_in, get_args(annotation))), None)
+    return next(filter(None, map(section_in, get_args(annotation))), None)
 
 
 def _shorten(value: object) -> str:

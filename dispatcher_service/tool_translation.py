@@ -71,13 +71,11 @@ def _custom(tool: chat_pb2.Tool, path: str) -> Grammar | AnyText | None:
     return Grammar(grammar.syntax, grammar.definition)
 
 
-def read_tool_choice(chat: chat_pb2.Chat, tools: tuple[Tool, ...]) -> ToolChoiceMode | NamedTool | AllowedTools | None:
-    """Which of the tools the model is to call."""
-    if not chat.HasField("tool_choice"):
-        return None
-    if not tools:
+def read_tool_choice(chat: chat_pb2.Chat) -> ToolChoiceMode | NamedTool | AllowedTools:
+    """Which of the tools the model is to call, where that is said."""
+    if not chat.tools:
         raise InvalidRequest("chat.tool_choice", "there are no tools: add chat.tools, or remove it")
-    choice, custom = chat.tool_choice, {tool.name: tool.custom is not None for tool in tools}
+    choice, custom = chat.tool_choice, {tool.name: tool.HasField("custom") for tool in chat.tools}
     match choice.WhichOneof("choice"):
         case "function":
             return _named(choice.function, custom, "chat.tool_choice.function", wanted=False)

@@ -3,7 +3,7 @@
 Field paths in errors are those of the proto, so that a caller finds the field at once.
 """
 
-import uuid
+import secrets
 from collections.abc import Mapping
 
 from dispatcher_service.chat import Request
@@ -35,7 +35,10 @@ def read_request(proto: AnyRequest, *, tenant_id: str, timeout: float | None, ma
     # Route leaves no trace, and so has neither an id nor labels.
     request_id, labels = "", {}
     if not isinstance(proto, dispatcher_pb2.RouteRequest):
-        request_id, labels = read_identifier("request_id", proto.request_id) or uuid.uuid4().hex, _labels(proto.labels)
+        request_id, labels = (
+            read_identifier("request_id", proto.request_id) or secrets.token_hex(16),
+            _labels(proto.labels),
+        )
     return Request(
         tenant_id=tenant_id,
         chat=read_chat(proto.chat, max_bytes=max_conversation_bytes),

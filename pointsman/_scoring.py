@@ -7,7 +7,13 @@ from pointsman import _translation as translation
 from pointsman._calls import call_errors
 from pointsman.runtime.channels import ClientTls, open_channel
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
-from pointsman.values import AnswerRanking, AnswerScore, Messages, Score, ScorerInfo
+from pointsman.values import (
+    AnswerRanking,
+    AnswerScore,
+    Messages,
+    Score,
+    ScorerInfo,
+)
 
 
 class ScorerClient:

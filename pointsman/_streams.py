@@ -3,7 +3,12 @@
 from pointsman import _translation as translation
 from pointsman._calls import broken_stream
 from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
-from pointsman.values import FinishReason, Usage
+from pointsman.enums import (
+    FinishReason,
+)
+from pointsman.values import (
+    Usage,
+)
 
 
 class StreamState:

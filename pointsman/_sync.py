@@ -12,8 +12,17 @@ from pointsman._calls import Credential, PointsmanCallError, broken_stream, call
 from pointsman._retries import wait_before_retry
 from pointsman._streams import StreamState
 from pointsman.dispatcher.v1 import dispatcher_pb2, dispatcher_pb2_grpc, records_pb2, records_pb2_grpc
+from pointsman.enums import (
+    Preference,
+)
 from pointsman.runtime.channels import ClientTls, open_sync_channel
-from pointsman.values import Answer, Conversation, Decision, Explanation, Preference, Sampling
+from pointsman.values import (
+    Answer,
+    Conversation,
+    Decision,
+    Explanation,
+    Sampling,
+)
 
 _Response = TypeVar("_Response")
 

@@ -5,33 +5,35 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2, dispatcher_pb2, records_pb2
+from pointsman.enums import (
+    AlphaSource,
+    CostSource,
+    FinishReason,
+    LeftOut,
+    Preference,
+    Reason,
+    Role,
+    ScorerTask,
+    StageResult,
+    Strategy,
+    Tier,
+    UsageSource,
+)
 from pointsman.scorer.v1 import scorer_pb2
 from pointsman.values import (
-    AlphaSource,
     Answer,
     AnswerRanking,
     AnswerScore,
     Candidate,
     Conversation,
-    CostSource,
     Decision,
     Explanation,
-    FinishReason,
-    LeftOut,
     Message,
     Messages,
-    Preference,
-    Reason,
-    Role,
     Score,
     ScorerInfo,
-    ScorerTask,
     Stage,
-    StageResult,
-    Strategy,
-    Tier,
     Usage,
-    UsageSource,
 )
 
 Known = TypeVar("Known", bound=enum.StrEnum)

@@ -87,8 +87,8 @@ def _run(
     try:
         asyncio.run(call())
     except PointsmanCallError as error:
-        hint = f" (the credential is read from ${CREDENTIAL_VARIABLE})" if error.reason == "UNAUTHENTICATED" else ""
-        print(f"error: {error}{hint}", file=sys.stderr)
+        hint = f" (set ${CREDENTIAL_VARIABLE}, or --as TENANT where the dispatcher runs without authentication)"
+        print(f"error: {error}{hint if error.reason == 'UNAUTHENTICATED' else ''}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,17 +18,22 @@ _GROUPS = (
 _OURS = ("pointsman", "scorer_service", "dispatcher_service", "training", "apps")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand; returns its exit code."""
+def build_parser() -> tuple[argparse.ArgumentParser, dict[str, str]]:
+    """All subcommands, and the extra that each needs: their modules import what they run only when it runs."""
     parser = argparse.ArgumentParser(
         prog="pointsman", description="Routes LLM traffic between a strong and a weak model."
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     extras: dict[str, str] = {}
     for module, extra in _GROUPS:
-        # These modules import what they run only when it runs, so that no command needs another's packages.
         importlib.import_module(module).add_commands(subparsers)
         extras |= {command: extra for command in subparsers.choices if command not in extras}
+    return parser, extras
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code."""
+    parser, extras = build_parser()
     arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)

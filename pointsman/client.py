@@ -19,35 +19,37 @@ from pointsman._budgets import Budget, BudgetClient, Override, Policy, PolicyCha
 from pointsman._calls import PointsmanCallError
 from pointsman._scoring import ScorerClient
 from pointsman._sync import SyncAnswerStream, SyncDispatcherClient
+from pointsman.enums import (
+    AlphaSource,
+    CostSource,
+    FinishReason,
+    LeftOut,
+    Preference,
+    Reason,
+    Role,
+    ScorerTask,
+    StageResult,
+    Strategy,
+    Tier,
+    UsageSource,
+)
 from pointsman.runtime.channels import ClientTls
 from pointsman.runtime.status import Violation
 from pointsman.values import (
-    AlphaSource,
     Answer,
     AnswerRanking,
     AnswerScore,
     Candidate,
     Conversation,
-    CostSource,
     Decision,
     Explanation,
-    FinishReason,
-    LeftOut,
     Message,
     Messages,
-    Preference,
-    Reason,
-    Role,
     Sampling,
     Score,
     ScorerInfo,
-    ScorerTask,
     Stage,
-    StageResult,
-    Strategy,
-    Tier,
     Usage,
-    UsageSource,
 )
 
 __all__ = [

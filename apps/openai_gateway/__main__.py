@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import uvicorn
+try:
+    import uvicorn
 
-from apps.openai_gateway.app import Gateway, application
+    from apps.openai_gateway.app import Gateway, application
+except ModuleNotFoundError as error:
+    sys.exit(f"error: the front door needs the package {error.name!r}: pip install 'pointsman[gateway]'")
 from apps.openai_gateway.settings import PREFIX, Settings
 from pointsman.client import ClientTls, DispatcherClient
 from pointsman.runtime import entry

@@ -180,10 +180,14 @@ class Ensemble:
         if not ranked:
             usable = [each for each in answered if each.result is not StageResult.REJECTED]
             return _given(progress, (usable or answered)[-1], Reason.UNRANKED)
-        fused = await self._fused(progress, ranked)
+        fused = self._to_fuse(progress, ranked)
         if fused is not None:
+            # Before it is asked: what it costs is billed, whether or not it answers.
             candidates.append(fused)
-            return _given(progress, fused, Reason.FUSED)
+            await self._read(fused)
+            if fused.completion is not None:
+                fused.result = StageResult.FUSED
+                return _given(progress, fused, Reason.FUSED)
         return _given(progress, ranked[0], Reason.BEST_RANKED)
 
     async def _ranked(self, progress: Progress, answered: list[_Candidate]) -> list[_Candidate]:
@@ -217,8 +221,8 @@ class Ensemble:
             each.result, each.win_rate = StageResult.RANKED, win_rate
         return [compared[place] for place in ensembling.order(ranking.win_rates)]
 
-    async def _fused(self, progress: Progress, ranked: list[_Candidate]) -> _Candidate | None:
-        """One answer of the best ones; `None` where the policy wants none, or none can be had."""
+    def _to_fuse(self, progress: Progress, ranked: list[_Candidate]) -> _Candidate | None:
+        """Whoever makes one answer of the best ones; `None` where the policy wants none, or nobody can."""
         policy = progress.policy.ensemble
         assert policy is not None
         if not policy.fuse_with or len(ranked) < 2:
@@ -228,17 +232,13 @@ class Ensemble:
         if rung not in first.choice.fitting:
             return None
         answers = [judging.texts(each.completion)[0] for each in ranked if each.completion is not None]
-        asked = progress.ask_stage(
-            first.choice.on_rung(rung, Reason.ENSEMBLE),
-            deadline=first.deadline,
-            chat=fusing.question(progress.request.chat, answers),
+        return _Candidate(
+            progress.ask_stage(
+                first.choice.on_rung(rung, Reason.ENSEMBLE),
+                deadline=first.deadline,
+                chat=fusing.question(progress.request.chat, answers),
+            )
         )
-        fused = _Candidate(asked)
-        await self._read(fused)
-        if fused.completion is None:
-            return None
-        fused.result = StageResult.FUSED
-        return fused
 
 
 def _given(progress: Progress, candidate: _Candidate, reason: Reason) -> Completion:

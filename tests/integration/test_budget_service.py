@@ -343,7 +343,7 @@ def test_the_command_line_shows_and_changes_budgets(
         assert code in (1, 2)
         assert complaint in err
     monkeypatch.setenv("POINTSMAN_CREDENTIAL", "nonsense")
-    assert "the credential is read from $POINTSMAN_CREDENTIAL" in run("show")[2]
+    assert "set $POINTSMAN_CREDENTIAL, or --as TENANT" in run("show")[2]
 
 
 def _gauge(process: ServiceProcess, name: str = "config_refused") -> float:

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from dispatcher_service import openai_http
 from dispatcher_service.answer import Delta, End
@@ -112,6 +114,38 @@ async def test_a_rotated_key_is_used_by_the_next_call(
     await stream(upstream, target)
     assert [call.headers["authorization"] for call in server.calls] == ["Bearer sk-first", "Bearer sk-second"]
     assert {call.headers["x-team"] for call in server.calls} == {"search"}
+
+
+OF_SENDING = {"host", "accept-encoding", "connection", "content-length"}
+
+
+@pytest.mark.parametrize("api", Api)
+async def test_a_request_is_what_the_library_itself_sends(
+    server: FaultyServer, upstream: OpenAIUpstream, address: str, api: Api
+) -> None:
+    target = deployment(address, "ok", api=api, api_version="2024-10-21", api_key=Value(text="sk-a-key"))
+    library = AsyncOpenAI(base_url=target.base_url, api_key="sk-a-key", max_retries=0)
+    if api is Api.AZURE:
+        target = dataclasses.replace(target, base_url=f"http://{address}/ok")
+        agent = {"user-agent": library.user_agent}  # The general client does for both forms of address.
+        library = AsyncAzureOpenAI(
+            azure_endpoint=target.base_url, api_version="2024-10-21", api_key="sk-a-key", default_headers=agent
+        )
+    for _ in range(2):
+        await upstream.complete(target, chat(), timeout=10)
+    async with library:
+        await library.chat.completions.create(
+            model="m",
+            messages=[{"role": "user", "content": "Count to four."}],
+            stream=False,
+            # The library tells an upstream how long it waits to read. That is limited elsewhere here.
+            timeout=openai.Timeout(None),
+        )
+    sent = [
+        (call.path, {name: value for name, value in call.headers.items() if name not in OF_SENDING}, body)
+        for call, body in zip(server.calls, server.bodies, strict=True)
+    ]
+    assert sent[0] == sent[1] == sent[2]
 
 
 async def test_without_a_key_no_key_is_sent(server: FaultyServer, upstream: OpenAIUpstream, address: str) -> None:

@@ -250,6 +250,18 @@ async def test_without_money_for_fusing_the_best_answer_is_given() -> None:
     assert answer.bill.cost == sum(COSTS.values()) == await bench.spent()
 
 
+async def test_a_fusing_that_breaks_off_is_a_stage_with_what_it_cost_and_the_best_answer_is_given() -> None:
+    bench = ensemble(fuse_with="large")
+    broken = ["half of it", UpstreamUnavailable("large-1", "broke off", may_be_billed=True)]
+    # Its own answer is whole; the one that it is to fuse is not.
+    bench.upstream.after = {"large": lambda: setattr(bench.upstream, "answers", {"large": broken})}
+    answer = await bench.dispatcher.complete(question())
+    assert (answer.choice.model, answer.choice.decision.reason) == ("medium", Reason.BEST_RANKED)
+    assert told(answer.choice)[-1] == ("large", StageResult.FAILED, None, False)
+    assert answer.bill.cost == sum(stage.cost for stage in answer.choice.stages) == await bench.spent()
+    assert answer.bill.cost > sum(COSTS.values())
+
+
 def test_no_more_than_three_answers_are_fused() -> None:
     chat = fusing.question(question().chat, ["one", "two", "three", "four"])
     assert "Answer 3:\nthree" in chat.messages[-1].text
