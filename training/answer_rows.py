@@ -2,12 +2,14 @@
 
 format   columns
 pair     prompt, strong_response, weak_response, strong_X, weak_X, as `pointsman label` writes them
+wide     prompt, and for each of any number of models response/MODEL and X/MODEL
 long     prompt, answer (or response), X, and if it is known model
 
 with X one of `formats.QUALITIES`: 0 or 1, or any other number that is higher for a better answer.
 """
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from training.tables import DataError, Table
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64]
+
+RESPONSE = "response/"
+"""What the name of a model's column of answers begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +86,21 @@ def read(path: Path, *, max_bad_share: float = tables.MAX_BAD_SHARE) -> AnswerRo
     table = data.with_prompts(path, max_bad_share=max_bad_share)
     columns = table.frame.columns
     quality = formats.pair_quality(columns)
+    wide = {model: column for model, column in _wide(table).items() if f"{RESPONSE}{model}" in columns}
     text = next((name for name in ("answer", "response") if name in columns), None)
     own = formats.ratings_quality(columns)
     if quality is not None and {"strong_response", "weak_response"} <= set(columns):
-        frame = pl.concat([_side(table, side, quality) for side in ("weak", "strong")])
+        sides = [(side, f"{side}_response", f"{side}_{quality}") for side in ("weak", "strong")]
+        frame = pl.concat([_answers(table, *side) for side in sides])
+    elif wide:
+        frame = pl.concat([_answers(table, model, f"{RESPONSE}{model}", column) for model, column in wide.items()])
     elif text is not None and own is not None:
         model = pl.col("model").cast(pl.String) if "model" in columns else pl.lit("")
         frame = table.frame.select("prompt", answer=text, quality=pl.col(own).cast(pl.Float64), model=model)
     else:
         raise DataError(
             f"{path} holds no graded answers: it needs prompt, answer and one of {', '.join(formats.QUALITIES)}, or "
-            "prompt, strong_response, weak_response and such a column of both"
+            "prompt, strong_response, weak_response and such a column of both, or response/MODEL and correct/MODEL"
         )
     frame = frame.filter(pl.col("quality").is_finite() & (pl.col("answer").str.strip_chars() != ""))
     if not len(frame):
@@ -108,11 +117,17 @@ def read(path: Path, *, max_bad_share: float = tables.MAX_BAD_SHARE) -> AnswerRo
     )
 
 
-def _side(table: Table, side: str, quality: str) -> pl.DataFrame:
-    """One model's answers of a `pair` file."""
+def _wide(table: Table) -> Mapping[str, str]:
+    """Model -> its column of quality, where columns are named QUALITY/MODEL."""
+    named = any(column.partition("/")[0] in formats.QUALITIES for column in table.frame.columns if "/" in column)
+    return formats.matrix_columns(table) if named else {}
+
+
+def _answers(table: Table, model: str, response: str, quality: str) -> pl.DataFrame:
+    """One model's answers, where each model has columns of its own."""
     return table.frame.select(
         "prompt",
-        answer=f"{side}_response",
-        quality=pl.col(f"{side}_{quality}").cast(pl.Float64),
-        model=pl.lit(side),
+        answer=response,
+        quality=pl.col(quality).cast(pl.Float64),
+        model=pl.lit(model),
     )

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from training import ladder_cli
 from training.evaluate_cli import TABLE_WIDTH, progress_bars
 
 
@@ -30,9 +31,10 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
         "--answers",
         type=Path,
         metavar="FILE",
-        help="prompts with strong_response, weak_response and a quality of both, as 'pointsman label' writes them",
+        help="prompts with strong_response, weak_response and a quality of both, as 'pointsman label' writes them; or "
+        "prompt, model, answer and its quality; or response/MODEL and correct/MODEL",
     )
-    cascade.add_argument("--answer-artifact", type=Path, metavar="DIR", help="of kind answer, that judges the weak one")
+    cascade.add_argument("--answer-artifact", type=Path, metavar="DIR", help="of kind answer, that judges the answers")
     cascade.add_argument(
         "--budget",
         type=float,
@@ -41,8 +43,7 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
         metavar="PART",
         help="mean cost of all calls, as a part of what all-strong costs; one or more (default: 0.5)",
     )
-    cascade.add_argument("--strong-usd", type=float, default=10.0, help="per million tokens (default: 10)")
-    cascade.add_argument("--weak-usd", type=float, default=0.6, help="per million tokens (default: 0.6)")
+    ladder_cli.add_prices(cascade)
     cascade.add_argument("--tenant", default="NAME", help="in the lines for the configuration file")
     cascade.add_argument("--out", type=Path, metavar="FILE", help="write those lines of the last budget there")
     parser.set_defaults(run=calibrate)
@@ -89,28 +90,33 @@ def _route(arguments: argparse.Namespace) -> int:
 
 def _cascade(arguments: argparse.Namespace) -> int:
     """Set the thresholds of a cascade, and of a hybrid its two α's."""
+    import numpy as np
     from rich.console import Console
 
     from scorer_service.artifact import ArtifactError, Task
     from scorer_service.judge import open_judge
     from scorer_service.scorer import open_scorer
-    from training import cascade_calibrate, cascade_report, evaluate, strategy_rows
+    from training import cascade_calibrate, cascade_report, strategy_rows
     from training.errors import TrainingError
-    from training.rankings import Prices
     from training.tables import MAX_BAD_SHARE, DataError
 
     try:
-        prices = Prices(arguments.strong_usd, arguments.weak_usd)
-        found = strategy_rows.read_answered(arguments.answers, prices, max_bad_share=MAX_BAD_SHARE)
+        usd = ladder_cli.prices(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        found = strategy_rows.read_answered(arguments.answers, usd, max_bad_share=MAX_BAD_SHARE)
         predictor, judge = open_scorer(arguments.artifact), open_judge(arguments.answer_artifact)
         if judge.manifest.task is not Task.SCORE_ANSWER:
             raise DataError(f"{arguments.answer_artifact} is to {judge.manifest.task.value}: give one of kind 'answer'")
-        with progress_bars() as progress:
-            win_probability = evaluate.win_probabilities(
-                predictor, found.prompts, progress=lambda done, total: progress("prompts", done, total)
-            )
-        acceptance = strategy_rows.judged(judge, found.prompts, [(answer,) for answer in found.answers[0]])
-        scored = strategy_rows.Scored(found.quality, found.cost, win_probability, acceptance, win_probability)
+        scored = strategy_rows.Scored(
+            found.quality,
+            found.cost,
+            strategy_rows.compared(predictor, found.models, found.prompts),
+            strategy_rows.accepted(judge, found.prompts, found.answers),
+            np.empty((len(found.prompts), 0)),
+        )
         settings = cascade_calibrate.settings(
             scored, found.prompts, arguments.budget, hybrid=arguments.strategy == "hybrid"
         )
@@ -119,10 +125,14 @@ def _cascade(arguments: argparse.Namespace) -> int:
         return 1
     for warning in cascade_calibrate.warnings((predictor.manifest, judge.manifest), found.prompts):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{arguments.answers}: {len(found.prompts):,} answered prompts, answers judged by {judge.artifact.version}")
+    print(
+        f"{arguments.answers}: {len(found.prompts):,} prompts answered by {', '.join(found.models)}; answers judged by "
+        f"{judge.artifact.version}"
+    )
     console = Console(highlight=False, width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print(cascade_report.table(settings))
-    lines = [cascade_calibrate.toml(setting, arguments.tenant) for setting in settings]
+    models = found.models if arguments.usd is not None else ()
+    lines = [cascade_calibrate.toml(setting, arguments.tenant, models) for setting in settings]
     for setting, text in zip(settings, lines, strict=True):
         print(f"# budget {setting.budget:.0%} of all-strong's cost\n{text}")
     if arguments.out is not None:

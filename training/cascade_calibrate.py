@@ -4,17 +4,18 @@ What the shipped scorers say is taken as it is: nothing is trained. The prompts 
 were trained on, or the thresholds promise more than traffic will keep.
 """
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dispatcher_service.routing import NEVER_STRONG
 from scorer_service.artifact import Manifest
-from training import sketch, strategy_plans
+from training import sketch, strategy_fits
 from training.evaluate import alike
 from training.metrics import Floats, Interval, Resampling, interval
 from training.strategy_plans import Hybrid
-from training.strategy_rows import WEAK, Scored
+from training.strategy_rows import Scored
 from training.tables import DataError
 
 FEWEST_PROMPTS = 50
@@ -33,7 +34,8 @@ class Setting:
         plan: as fitted.
         cost: of all calls, as a part of all-strong's; 95 % over samples of such prompts.
         quality: of the answers given, likewise.
-        accepted: share of the checked weak answers that are accepted.
+        accepted: of every model but the last, the share of its checked answers that is accepted; NaN where none is
+            checked.
         gain: quality less that of plain routing at the same budget, paired.
     """
 
@@ -41,7 +43,7 @@ class Setting:
     plan: Hybrid
     cost: Interval
     quality: Interval
-    accepted: float
+    accepted: tuple[float, ...]
     gain: Interval
 
 
@@ -63,38 +65,48 @@ def settings(
     if len(prompts) < FEWEST_PROMPTS:
         raise DataError(f"{len(prompts)} answered prompts are too few for a threshold: give {FEWEST_PROMPTS} or more")
     full = rows.all_strong_cost
-    least = float(rows.cost[:, WEAK].mean()) / full
+    least = float(rows.cost[:, 0].mean()) / full
     resampling = Resampling(len(prompts), _DRAWS, seed, alike(prompts))
     found = []
     for budget in budgets:
         if budget < least:
             raise DataError(
-                f"a budget of {budget:.1%} is below what the weak model alone costs: give {least:.3f} or more"
+                f"a budget of {budget:.1%} is below what the cheapest model alone costs: give {least:.3f} or more"
             )
-        fit = strategy_plans.fit_hybrid if hybrid else strategy_plans.fit_cascade
+        fit = strategy_fits.fit_hybrid if hybrid else strategy_fits.fit_cascade
         plan = fit(rows, budget * full)
         outcome = plan.run(rows)
-        routed = strategy_plans.fit_route(rows, budget * full).run(rows)
-        checked = (rows.win_probability >= plan.easy_alpha) & (rows.win_probability < plan.hard_alpha)
-        accepted = rows.acceptance[checked] >= plan.threshold
+        routed = strategy_fits.fit_route(rows, budget * full).run(rows)
         found.append(
             Setting(
                 budget,
                 plan,
                 _mean(outcome.cost / full, resampling),
                 _mean(outcome.quality, resampling),
-                float(accepted.mean()) if len(accepted) else float("nan"),
+                tuple(_accepted(rows, plan)),
                 _mean(outcome.quality - routed.quality, resampling),
             )
         )
     return found
 
 
-def toml(setting: Setting, tenant: str) -> str:
-    """The lines of the tenant's policy; what a catalogue of two models takes."""
+def _accepted(rows: Scored, plan: Hybrid) -> Iterator[float]:
+    """`Setting.accepted`, stage by stage."""
+    checked = (rows.win_probability >= plan.easy_alpha) & (rows.win_probability < plan.hard_alpha)
+    for acceptances, threshold in zip(rows.acceptances.T, plan.thresholds, strict=True):
+        accepts = acceptances >= threshold
+        yield float(accepts[checked].mean()) if checked.any() else float("nan")
+        checked &= ~accepts
+
+
+def toml(setting: Setting, tenant: str, models: Sequence[str] = ()) -> str:
+    """The lines of the tenant's policy, with its models where they are named."""
     plan = setting.plan
-    lines = [f"[tenants.{tenant}]", 'strategy = "cascade"', "", f"[tenants.{tenant}.cascade]"]
-    lines.append(f"thresholds = [{_written(plan.threshold)}]")
+    lines = [f"[tenants.{tenant}]"]
+    if models:
+        lines.append(f"models = {json.dumps(list(models), ensure_ascii=False)}")
+    lines += ['strategy = "cascade"', "", f"[tenants.{tenant}.cascade]"]
+    lines.append(f"thresholds = [{', '.join(map(_written, plan.thresholds))}]")
     if plan.easy_alpha > 0.0:
         lines.append(f"easy_alpha = {_written(plan.easy_alpha)}")
     if plan.hard_alpha < NEVER_STRONG:

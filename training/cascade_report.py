@@ -19,18 +19,18 @@ _NOTE = (
 
 
 def table(settings: Sequence[Setting]) -> Group:
-    """One row per budget."""
+    """One row per budget; thresholds and what they accept stage by stage, the cheapest model's first."""
     made = Table(header_style="bold", box=SIMPLE, pad_edge=False)
-    for column in ("budget", "threshold", "easy α", "hard α", "accepted", "cost", "quality", "over routing"):
+    for column in ("budget", "thresholds", "easy α", "hard α", "accepted", "cost", "quality", "over routing"):
         made.add_column(column, justify="right", no_wrap=True)
     for setting in settings:
         plan = setting.plan
         cells = (
             f"{setting.budget:.0%}",
-            f"{plan.threshold:.4f}",
+            "\n".join(f"{threshold:.4f}" for threshold in plan.thresholds),
             f"{plan.easy_alpha:.4f}" if plan.easy_alpha > 0.0 else "none",
             f"{plan.hard_alpha:.4f}" if plan.hard_alpha < NEVER_STRONG else "none",
-            f"{setting.accepted:.0%}" if np.isfinite(setting.accepted) else "none checked",
+            "\n".join(f"{share:.0%}" if np.isfinite(share) else "none checked" for share in setting.accepted),
             _percent(setting.cost),
             f"{setting.quality.value:.3f} [{setting.quality.low:.3f}, {setting.quality.high:.3f}]",
             f"{setting.gain.value:+.3f} [{setting.gain.low:+.3f}, {setting.gain.high:+.3f}]",

@@ -2,7 +2,8 @@
 
 A preference says which tier's answer was better. A rating is of the one answer that was given: it makes a pair only
 where the same prompt was also answered, and rated, by the other tier. Records without text or without feedback say
-nothing here and are passed over.
+nothing here and are passed over, and so are those of a model between its tenant's cheapest and strongest one: they are
+of neither side of the pair.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ def read(table: Table) -> Table:
     """prompt, strong, weak: the quality of each tier's answer in [0, 1], NaN where nobody told.
 
     Raises:
-        DataError: no record has both text and feedback.
+        DataError: no record has both text and feedback, or all that do are of models between the ends.
     """
     table = tables.read_records(table.path, _SCHEMA)
     told = pl.col("text").is_not_null() & pl.col("feedback").is_not_null()
@@ -36,7 +37,13 @@ def read(table: Table) -> Table:
             f"{table.path}: none of {len(table.frame)} records has both text and feedback: keep texts (log_text), "
             "record feedback, and export with `pointsman decisions export`"
         )
-    flat = frame.select(
+    of_ends = frame.filter(pl.col("decision").struct.field("tier").ne_missing("TIER_MIDDLE"))
+    if len(frame) and not len(of_ends):
+        raise DataError(
+            f"{table.path}: all {len(frame)} records with text and feedback are of models between a tenant's cheapest "
+            "and its strongest, and a pair is of these two: let some requests go there, with an alpha of 1 and of 0"
+        )
+    flat = of_ends.select(
         LINE,
         pl.col("decision").struct.field("tier"),
         last_user_turn().alias("prompt"),
@@ -46,7 +53,7 @@ def read(table: Table) -> Table:
     rating, chosen = pl.col("rating"), pl.col("chosen")
     table = dataclasses.replace(table, frame=flat).sift(
         (pl.col("prompt").is_null(), "no user message has text"),
-        (~pl.col("tier").is_in(["TIER_STRONG", "TIER_WEAK"]), "the decision has no tier"),
+        (~pl.col("tier").is_in(["TIER_STRONG", "TIER_WEAK"]), "the record has no decision"),
         (rating.is_null() & chosen.is_null(), "the feedback is neither a rating nor a preference"),
         (rating.is_not_null() & ~rating.is_between(0.0, 1.0), "the rating is not in [0, 1]"),
     )

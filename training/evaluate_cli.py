@@ -3,14 +3,15 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training import ladder_cli
+
 if TYPE_CHECKING:
     from training.evaluate import Benchmark, Progress
-    from training.rankings import Prices
     from training.strategies import StrategyResult
 
 TABLE_WIDTH = 140
@@ -31,8 +32,7 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
     add_reading(parser)
     add_pair(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="for report.json, report.md and the plots")
-    parser.add_argument("--strong-usd", type=float, default=10.0, help="per million tokens (default: 10)")
-    parser.add_argument("--weak-usd", type=float, default=0.6, help="per million tokens (default: 0.6)")
+    ladder_cli.add_prices(parser)
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     _add_strategies(parser)
@@ -41,7 +41,7 @@ def add_commands(subparsers: Any, default_artifact: Path) -> None:
 
 def _add_strategies(parser: argparse.ArgumentParser) -> None:
     """The options of `evaluate` that compare strategies."""
-    strategies = parser.add_argument_group("strategies, on benchmarks with strong_response and weak_response")
+    strategies = parser.add_argument_group("strategies, on benchmarks with every model's answers")
     strategies.add_argument(
         "--strategies",
         action="store_true",
@@ -49,7 +49,11 @@ def _add_strategies(parser: argparse.ArgumentParser) -> None:
         "cross-validation, which trains every scorer anew for each fold",
     )
     strategies.add_argument(
-        "--router", default="kernel", choices=("kernel", "static"), help="kind that routes (default: kernel)"
+        "--router",
+        default="kernel",
+        choices=("kernel", "static", "mf", "sw"),
+        help="kind that routes: kernel and static compare the cheapest and the dearest model, mf and sw all "
+        "(default: kernel)",
     )
     strategies.add_argument("--folds", type=int, default=5, help="of the cross-validation (default: 5)")
     strategies.add_argument(
@@ -88,7 +92,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.strategies and (arguments.data is None or arguments.folds < 2):
         print("error: --strategies needs --data FOLDER (or POINTSMAN_DATA) and 2 folds or more", file=sys.stderr)
         return 2
-    prices = Prices(arguments.strong_usd, arguments.weak_usd)
+    try:
+        usd = ladder_cli.prices(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    weakest, *_, strongest = usd
+    prices = Prices(usd[strongest], usd[weakest])
+    if arguments.usd is not None:
+        arguments.strong_model = arguments.strong_model or strongest
+        arguments.weak_model = arguments.weak_model or weakest
     try:
         benchmarks = [_benchmark(argument, arguments) for argument in arguments.benchmark]
         names = [benchmark.name for benchmark in benchmarks]
@@ -102,7 +115,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
                 )
                 for benchmark in benchmarks
             )
-            compared = _strategies(arguments, prices, progress) if arguments.strategies else ()
+            compared = _strategies(arguments, usd, progress) if arguments.strategies else ()
     except (ArtifactError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -121,7 +134,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _strategies(arguments: argparse.Namespace, prices: "Prices", progress: "Progress") -> "tuple[StrategyResult, ...]":
+def _strategies(
+    arguments: argparse.Namespace, usd: Mapping[str, float], progress: "Progress"
+) -> "tuple[StrategyResult, ...]":
     """Every strategy on every benchmark."""
     from training import strategies, strategy_rows
 
@@ -129,10 +144,10 @@ def _strategies(arguments: argparse.Namespace, prices: "Prices", progress: "Prog
     for argument in arguments.benchmark:
         name, _, file = argument.rpartition("=")
         path = Path(file)
-        found = strategy_rows.read_answered(path, prices, max_bad_share=arguments.max_bad_share)
+        found = strategy_rows.read_answered(path, usd, max_bad_share=arguments.max_bad_share)
         scored, folds = strategies.cross_validated(
             found,
-            path,
+            path.stem,
             Path(arguments.data),
             router=arguments.router,
             folds=arguments.folds,
@@ -145,6 +160,7 @@ def _strategies(arguments: argparse.Namespace, prices: "Prices", progress: "Prog
                 found.prompts,
                 scored,
                 folds,
+                usd=usd,
                 router=arguments.router,
                 draws=arguments.draws,
                 seed=arguments.seed,

@@ -203,11 +203,6 @@ def interval(value: float, draws: Floats) -> Interval:
     return Interval(value, float(low), float(high))
 
 
-def random_apgr(gain: ArrayLike, *, runs: int = RANDOM_RUNS, seed: int = 0) -> float:
-    """The random baseline: mean APGR of uniform scores over `runs` runs."""
-    return float(np.mean([apgr(scores, gain) for scores in random_scores(len(_vector(gain)), runs=runs, seed=seed)]))
-
-
 def random_scores(prompts: int, *, runs: int = RANDOM_RUNS, seed: int = 0) -> Floats:
     """Uniform scores of the random baseline, [runs, prompts]."""
     return np.random.default_rng(seed).random((runs, prompts))

@@ -60,7 +60,7 @@ def terminal(report: Report) -> Group:
         parts += [Text(line) for line in _comparisons(result)]
     parts.append(Text(_legend(report), style="dim"))
     if report.strategies:
-        parts.append(strategy_report.terminal(report.strategies, report.prices))
+        parts.append(strategy_report.terminal(report.strategies))
     return Group(*parts)
 
 
@@ -82,7 +82,7 @@ def markdown(report: Report, plots: Mapping[str, Sequence[str]], strategy_plots:
         lines += ["", *(f"![]({plot})" for plot in plots.get(result.name, ())), ""]
     written = "\n".join([*lines, _legend(report), ""])
     if report.strategies:
-        written += "\n" + strategy_report.markdown(report.strategies, report.prices, strategy_plots)
+        written += "\n" + strategy_report.markdown(report.strategies, strategy_plots)
     return written
 
 

@@ -1,39 +1,30 @@
-"""Strategies as a tenant could set them, and how their thresholds are fitted to a budget.
+"""Strategies as a tenant could set them: what each does with prompts whose answers are known.
 
-What a plan does with a prompt is decided by the dispatcher's own functions. Fitting needs no label where cost alone
-decides (route and cascade spend what the budget allows); the hybrid's two α's are chosen by quality, and leave the
-plain cascade only where the 95 % interval of what that gains is above zero: two thresholds more would otherwise fit the
-noise of a few hundred prompts. One standard error in place of that interval was tried first, and lost to the cascade.
+What a plan does with a prompt is decided by the dispatcher's own functions. Columns are the models of a ladder, the
+cheapest first. See `strategy_fits` for how thresholds are fitted to a budget.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dispatcher_service import cascading, routing
+from dispatcher_service import cascading, ensembling, routing
 from dispatcher_service.cascading import Zone
-from dispatcher_service.routing import NEVER_STRONG, Tier
-from training.strategy_rows import STRONG, WEAK, Scored
+from dispatcher_service.routing import NEVER_STRONG, Candidates
+from scorer_service import ranking
+from training.strategy_rows import Scored
 
 Floats = NDArray[np.float64]
-
-EASY_SHARES = (0.1, 0.2, 0.3, 0.5)
-HARD_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
-"""Shares of the prompts, by win probability, that a hybrid may call easy or hard."""
-
-BEYOND_DOUBT = 1.96
-"""Standard errors: half the width of a 95 % interval."""
-
-NOTHING_ACCEPTED = 1.0
-"""A threshold that next to no answer reaches: the largest that a policy takes."""
+Rungs = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of prompts, [prompts]: quality of the answer given, cost in USD of all calls, and whether the strong
-    model was called."""
+    """What became of prompts, [prompts]: quality of the answer given, cost in USD of all calls, and whether the
+    strongest model was called."""
 
     quality: Floats
     cost: Floats
@@ -48,111 +39,98 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model per prompt, by its win probability."""
+    """One model per prompt, by how probably the strongest model's answer is better."""
 
     alpha: float
 
     def run(self, rows: Scored) -> Outcome:
-        tiers = [routing.decide(float(p), alpha=self.alpha).tier for p in rows.win_probability]
-        strong = np.array([tier is Tier.STRONG for tier in tiers])
-        return _outcome(rows, weak_called=~strong, strong_called=strong)
+        return alone(rows, np.array([self._rung(beaten, rows.top) for beaten in rows.beaten], np.intp))
+
+    def _rung(self, beaten: Floats, top: int) -> int:
+        known = [rung for rung, probability in enumerate(beaten) if not np.isnan(probability)]
+        candidates = Candidates(tuple(known), tuple(float(beaten[rung]) for rung in known), top=top)
+        return routing.decide_among(candidates, alpha=self.alpha).rung
 
 
 @dataclass(frozen=True, slots=True)
 class Hybrid:
-    """Easy to the weak model, hard to the strong one; between, the weak answer is given if it is accepted.
+    """Easy to the cheapest model, hard to the strongest; between, the first answer that its stage accepts is given.
 
     The plain cascade has no easy and no hard prompts.
+
+    Attributes:
+        thresholds: of every model but the last.
+        easy_alpha, hard_alpha: see `cascading.zone`.
     """
 
-    threshold: float
+    thresholds: tuple[float, ...]
     easy_alpha: float = 0.0
     hard_alpha: float = NEVER_STRONG
 
     def run(self, rows: Scored) -> Outcome:
-        zones = [
-            cascading.zone(float(p), easy_alpha=self.easy_alpha, hard_alpha=self.hard_alpha)
-            for p in rows.win_probability
-        ]
-        accepted = np.array([cascading.accepts(float(a), threshold=self.threshold) for a in rows.acceptance])
-        hard, middle = (np.array([zone is wanted for zone in zones]) for wanted in (Zone.HARD, Zone.MIDDLE))
-        return _outcome(rows, weak_called=~hard, strong_called=hard | (middle & ~accepted))
+        ends = [self._ends(float(p), own) for p, own in zip(rows.win_probability, rows.acceptances, strict=True)]
+        first, last = np.array(ends, np.intp).T
+        given = alone(rows, last)
+        climbed = np.cumsum(rows.cost, axis=1)[np.arange(len(last)), last]
+        return Outcome(given.quality, np.where(first == 0, climbed, given.cost), given.strong_called)
+
+    def _ends(self, win_probability: float, acceptances: Floats) -> tuple[int, int]:
+        """The first model that is asked, and the one whose answer is given; those between are asked too."""
+        zone = cascading.zone(win_probability, easy_alpha=self.easy_alpha, hard_alpha=self.hard_alpha)
+        top = len(self.thresholds)
+        if zone is not Zone.MIDDLE:
+            return (top, top) if zone is Zone.HARD else (0, 0)
+        stages = zip(acceptances, self.thresholds, strict=True)
+        accepting = (rung for rung, (a, t) in enumerate(stages) if cascading.accepts(float(a), threshold=t))
+        return 0, next(accepting, top)
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Both models answer, and the ranker's better answer is given."""
+    """Every model answers, and the answer that wins most comparisons is given."""
 
     def run(self, rows: Scored) -> Outcome:
-        outcome = _outcome(rows, weak_called=np.ones(len(rows.cost), bool), strong_called=np.ones(len(rows.cost), bool))
-        better = np.where(rows.strong_preferred >= 0.5, STRONG, WEAK)
-        return Outcome(rows.quality[np.arange(len(better)), better], outcome.cost, outcome.strong_called)
+        best = [ensembling.order(ranking.win_rates(rows.top + 1, own))[0] for own in rows.preferences.tolist()]
+        given = alone(rows, np.array(best, np.intp))
+        return Outcome(given.quality, rows.cost.sum(axis=1), np.ones(len(best), bool))
 
 
-def fit_route(rows: Scored, budget: float) -> Route:
-    """The lowest alpha whose mean cost is within the budget on these rows."""
-    candidates = np.append(np.unique(rows.win_probability), NEVER_STRONG)
-    strong = rows.win_probability[None, :] >= candidates[:, None]
-    costs = np.where(strong, rows.cost[:, STRONG], rows.cost[:, WEAK]).mean(axis=1)
-    within = np.flatnonzero(costs <= budget)
-    return Route(float(candidates[within[0]]) if len(within) else NEVER_STRONG)
-
-
-def fit_cascade(rows: Scored, budget: float) -> Hybrid:
-    """The highest threshold whose mean cost is within the budget on these rows; 0 where none is."""
-    return _with_threshold(rows, budget, 0.0, NEVER_STRONG) or Hybrid(0.0)
-
-
-def fit_hybrid(rows: Scored, budget: float) -> Hybrid:
-    """The cascade, or α's, those of plain routing among them, that are better on these rows beyond doubt."""
-    cascade, alpha = fit_cascade(rows, budget), fit_route(rows, budget).alpha
-    easy = [0.0, *(float(value) for value in np.quantile(rows.win_probability, EASY_SHARES))]
-    hard = [NEVER_STRONG, *(float(np.quantile(rows.win_probability, 1.0 - share)) for share in HARD_SHARES)]
-    candidates = [Hybrid(0.0, alpha, alpha)] + [
-        plan
-        for easy_alpha in easy
-        for hard_alpha in hard
-        if easy_alpha <= hard_alpha and (plan := _with_threshold(rows, budget, easy_alpha, hard_alpha))
-    ]
-    quality = cascade.run(rows).quality
-    found, best = cascade, 0.0
-    for plan in candidates:
-        difference = plan.run(rows).quality - quality
-        gain, error = float(difference.mean()), float(difference.std(ddof=1)) / np.sqrt(len(difference))
-        if gain > BEYOND_DOUBT * error and gain > best:
-            found, best = plan, gain
-    return found
+def alone(rows: Scored, rungs: Rungs) -> Outcome:
+    """One model per prompt, [prompts]."""
+    places = np.arange(len(rungs))
+    return Outcome(rows.quality[places, rungs], rows.cost[places, rungs], rungs == rows.top)
 
 
 def oracle(rows: Scored, budget: float) -> Outcome:
-    """What is possible: the strong model where it is better, best gain per USD first, while the budget lasts."""
-    gain, extra = rows.quality[:, STRONG] - rows.quality[:, WEAK], rows.cost[:, STRONG] - rows.cost[:, WEAK]
-    order = np.argsort(-gain / np.maximum(extra, 1e-12), kind="stable")
-    spent = rows.cost[:, WEAK].sum() + np.cumsum(extra[order])
-    chosen = order[(gain[order] > 0.0) & (spent <= budget * len(gain))]
-    strong = np.zeros(len(gain), bool)
-    strong[chosen] = True
-    return _outcome(rows, weak_called=~strong, strong_called=strong)
+    """What is possible: of each prompt a dearer model where its answer is better, the best gain per USD first, while
+    the budget lasts."""
+    steps = sorted(
+        (-(quality / extra), prompt, rung, extra)
+        for prompt, own in enumerate(zip(rows.quality, rows.cost, strict=True))
+        for rung, quality, extra in _steps(*own)
+    )
+    left = budget * len(rows.cost) - float(rows.cost[:, 0].sum())
+    rungs = np.zeros(len(rows.cost), np.intp)
+    for _, prompt, rung, extra in steps:
+        if extra > left:
+            break
+        left -= extra
+        rungs[prompt] = rung
+    return alone(rows, rungs)
 
 
-def _with_threshold(rows: Scored, budget: float, easy_alpha: float, hard_alpha: float) -> Hybrid | None:
-    """The highest threshold that these α's allow within the budget; nothing where even accepting all costs more."""
-    hard = rows.win_probability >= hard_alpha
-    middle = ~hard & (rows.win_probability >= easy_alpha)
-    base = np.where(hard, rows.cost[:, STRONG], rows.cost[:, WEAK]).sum()
-    if base > budget * len(hard):
-        return None
-    order = np.argsort(rows.acceptance, kind="stable")
-    order = order[middle[order]]
-    spent = base + np.cumsum(rows.cost[order, STRONG])
-    refused = int(np.searchsorted(spent, budget * len(hard), side="right"))
-    if refused == len(order):
-        return Hybrid(NOTHING_ACCEPTED, easy_alpha, hard_alpha)
-    # Ties are accepted together: the threshold is the first acceptance that the money does not reach.
-    return Hybrid(float(rows.acceptance[order[refused]]), easy_alpha, hard_alpha)
+def _steps(quality: Floats, cost: Floats) -> list[tuple[int, float, float]]:
+    """Of one prompt the models worth their money: rung, gain and extra cost over the one before, less and less gain per
+    USD (the upper hull)."""
+    found = [(0, 0.0, 0.0)]  # rung, quality and cost over the cheapest model's
+    for rung in range(1, len(cost)):
+        gain, extra = float(quality[rung] - quality[0]), max(float(cost[rung] - cost[0]), 1e-12)
+        while len(found) > 1 and _rate(found[-2], (rung, gain, extra)) >= _rate(found[-2], found[-1]):
+            found.pop()
+        if gain > found[-1][1]:
+            found.append((rung, gain, extra))
+    return [(after[0], after[1] - before[1], after[2] - before[2]) for before, after in itertools.pairwise(found)]
 
 
-def _outcome(rows: Scored, *, weak_called: NDArray[np.bool_], strong_called: NDArray[np.bool_]) -> Outcome:
-    quality = np.where(strong_called, rows.quality[:, STRONG], rows.quality[:, WEAK])
-    cost = weak_called * rows.cost[:, WEAK] + strong_called * rows.cost[:, STRONG]
-    return Outcome(quality, cost, strong_called)
+def _rate(before: tuple[int, float, float], after: tuple[int, float, float]) -> float:
+    return (after[1] - before[1]) / max(after[2] - before[2], 1e-12)

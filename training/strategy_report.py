@@ -10,14 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from training.metrics import Interval
-from training.rankings import Prices
-from training.strategies import CASCADE, ENSEMBLE, HYBRID, LEVELS, ORACLE, ROUTE, Point, StrategyResult
+from training.strategies import CASCADE, ENSEMBLE, HYBRID, ORACLE, ROUTE, Point, StrategyResult
+from training.strategy_fits import LEVELS
 
 CURVES = (ROUTE, CASCADE, HYBRID, ORACLE)
 _HEADER = ("budget", *CURVES, f"{CASCADE} − {ROUTE}", f"{HYBRID} − better")
 
 
-def terminal(results: Sequence[StrategyResult], prices: Prices) -> Group:
+def terminal(results: Sequence[StrategyResult]) -> Group:
     """Tables for a terminal, one per benchmark."""
     parts: list[Any] = []
     for result in results:
@@ -27,17 +27,17 @@ def terminal(results: Sequence[StrategyResult], prices: Prices) -> Group:
         for row in _rows(result):
             table.add_row(*(Text(cell.replace(" [", "\n[").replace(" at ", "\nat ")) for cell in row))
         parts += [table, *map(Text, _fixed(result))]
-    return Group(*parts, Text(_legend(results[0], prices), style="dim"))
+    return Group(*parts, Text(_legend(results[0]), style="dim"))
 
 
-def markdown(results: Sequence[StrategyResult], prices: Prices, plots: Sequence[str]) -> str:
+def markdown(results: Sequence[StrategyResult], plots: Sequence[str]) -> str:
     """The section of `report.md`; `plots` are names of PNG files beside it, one per benchmark."""
     lines = ["## Strategies", ""]
     for result, plot in zip(results, plots, strict=True):
         lines += [f"### {result.name}", "", _title(result), "", "| " + " | ".join(_HEADER) + " |"]
         lines += ["|---:|" + "---:|" * (len(_HEADER) - 1), *("| " + " | ".join(row) + " |" for row in _rows(result))]
         lines += ["", *(f"- {line}" for line in _fixed(result)), "", f"![]({plot})", ""]
-    return "\n".join([*lines, _legend(results[0], prices), ""])
+    return "\n".join([*lines, _legend(results[0]), ""])
 
 
 def document(results: Sequence[StrategyResult]) -> list[dict[str, Any]]:
@@ -54,6 +54,7 @@ def document(results: Sequence[StrategyResult]) -> list[dict[str, Any]]:
         {
             "name": result.name,
             "prompts": result.prompts,
+            "usd_per_million_tokens": dict(result.usd),
             "folds": result.folds,
             "router": result.router,
             "budgets": list(LEVELS),
@@ -82,23 +83,25 @@ def _rows(result: StrategyResult) -> Iterator[tuple[str, ...]]:
 
 def _fixed(result: StrategyResult) -> Iterator[str]:
     for name, point in result.fixed.items():
-        note = ": both models called, the ranker's better answer" if name == ENSEMBLE else ""
+        note = ": every model called, the ranker's best answer" if name == ENSEMBLE else ""
         yield f"{name}: quality {_value(point.quality)} at {point.cost.value:.1%}{note}"
 
 
 def _title(result: StrategyResult) -> str:
     return (
-        f"{result.name}: {result.prompts:,} prompts with both answers; every scorer (router {result.router!r}) and "
+        f"{result.name}: {result.prompts:,} prompts with {len(result.usd)} answers; every scorer (router "
+        f"{result.router!r}) and "
         f"threshold fitted to the other {result.folds - 1} of {result.folds} folds"
     )
 
 
-def _legend(result: StrategyResult, prices: Prices) -> str:
+def _legend(result: StrategyResult) -> str:
+    prices = ", ".join(f"${usd:g} ({model})" for model, usd in result.usd.items())
     return (
         "Budget: mean cost of all calls as a part of all-strong's, for which thresholds are fitted; after 'at', what "
-        f"it came to. Costs: tokens of prompt and answer at ${prices.weak:g} (weak) and ${prices.strong:g} (strong) "
-        "per million. Brackets: 95 % by bootstrap over prompts; differences are paired. 'better' is the better one of "
-        f"{ROUTE} and {CASCADE} at that budget. The {ORACLE} knows which answers are right."
+        f"it came to. Costs: tokens of prompt and answer at {prices} per million. Brackets: 95 % by bootstrap over "
+        f"prompts; differences are paired. 'better' is the better one of {ROUTE} and {CASCADE} at that budget. The "
+        f"{ORACLE} knows which answers are right."
     )
 
 

@@ -1,9 +1,10 @@
-"""Prompts with two models' answers, what they cost, and what served scorers say of them: what strategies are judged on.
+"""Prompts with several models' answers, their cost, and what served scorers say of them: what strategies are judged on.
 
 Every probability comes from `scorer_service`, through an artefact that was written and loaded.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,37 +12,39 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from dispatcher_service.routing import EVEN
 from scorer_service.judge import Judge
 from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import ConversationScorer
 from training import evaluate, minilm
 from training.answer_rows import AnswerRows, read
-from training.rankings import Prices
-from training.tables import DataError
+from training.tables import DataError, names
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-WEAK, STRONG = 0, 1
-"""Columns of what is told of both models."""
+PAIR = ("weak", "strong")
+"""The models of a `pair` file, which does not name them."""
 
 _BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredPrompts:
-    """Prompts that both models answered.
+    """Prompts that every model of a ladder answered.
 
     Attributes:
+        models: cheapest first; the last is the strongest.
         prompts: [prompts].
-        answers: one tuple of texts per model, the weak one's first.
-        quality: [prompts, 2].
+        answers: one tuple of texts per model.
+        quality: [prompts, models].
         cost: of each call in USD: tokens of prompt and answer, by the encoder's tokenizer, times the model's price.
-        rows: the same as graded answers: all weak ones, then all strong ones.
+        rows: the same as graded answers, model after model.
     """
 
+    models: tuple[str, ...]
     prompts: tuple[str, ...]
-    answers: tuple[tuple[str, ...], tuple[str, ...]]
+    answers: tuple[tuple[str, ...], ...]
     quality: Floats
     cost: Floats
     rows: AnswerRows
@@ -49,75 +52,106 @@ class AnsweredPrompts:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What is known of each prompt before and after its calls, [prompts].
+    """What is known of each prompt before and after its calls.
 
     Attributes:
-        quality, cost: of both models' answers, [prompts, 2].
-        win_probability: P(the strong answer is better), before any call.
-        acceptance: P(the weak answer is acceptable), of its text.
-        strong_preferred: P(the strong answer is better), of both texts.
+        quality, cost: of every model's answer, [prompts, models], cheapest first.
+        beaten: P(the strongest model's answer is better), before any call, [prompts, models]: one half for itself, NaN
+            for a model that the router does not compare.
+        acceptances: P(the answer is acceptable), of every model's but the last's, [prompts, models - 1].
+        preferences: P(the cheaper model's answer is better), of every two in the order of `itertools.combinations`,
+            [prompts, pairs].
     """
 
     quality: Floats
     cost: Floats
-    win_probability: Floats
-    acceptance: Floats
-    strong_preferred: Floats
+    beaten: Floats
+    acceptances: Floats
+    preferences: Floats
 
     def chosen(self, rows: Rows) -> "Scored":
         """Some of the prompts."""
         return Scored(
-            self.quality[rows],
-            self.cost[rows],
-            self.win_probability[rows],
-            self.acceptance[rows],
-            self.strong_preferred[rows],
+            self.quality[rows], self.cost[rows], self.beaten[rows], self.acceptances[rows], self.preferences[rows]
         )
 
     @property
+    def win_probability(self) -> Floats:
+        """P(the strongest model's answer is better than the cheapest's), before any call, [prompts]."""
+        return self.beaten[:, 0]
+
+    @property
+    def top(self) -> int:
+        """The strongest model's column."""
+        return int(self.cost.shape[1]) - 1
+
+    @property
     def all_strong_cost(self) -> float:
-        """Of a call in the mean, if all go to the strong model."""
-        return float(self.cost[:, STRONG].mean())
+        """Of a call in the mean, if all go to the strongest model."""
+        return float(self.cost[:, -1].mean())
 
 
-def read_answered(path: Path, prices: Prices, *, max_bad_share: float) -> AnsweredPrompts:
-    """Read a `pair` file with answers.
+def read_answered(path: Path, usd: Mapping[str, float], *, max_bad_share: float) -> AnsweredPrompts:
+    """Read a file of graded answers, in any format of `answer_rows`.
+
+    Args:
+        path: of the file.
+        usd: what each model costs per million tokens, cheapest first; of a `pair` file, those of `PAIR`.
+        max_bad_share: more bad rows than this share are an error.
 
     Raises:
-        DataError: it holds none, or the strong model's answers are not better in the mean.
+        DataError: no prompt has the answers of all of them, or the last model's are not better than the first's.
     """
     rows = read(path, max_bad_share=max_bad_share)
-    by_side: dict[str, dict[str, int]] = {"weak": {}, "strong": {}}
+    by_model: dict[str, dict[str, int]] = {model: {} for model in usd}
     for row, (model, prompt) in enumerate(zip(rows.models, rows.prompts, strict=True)):
-        by_side.get(model, {}).setdefault(prompt, row)
-    prompts = [prompt for prompt in by_side["weak"] if prompt in by_side["strong"]]
+        if model in by_model:
+            by_model[model].setdefault(prompt, row)
+    first, *others = by_model.values()
+    prompts = [prompt for prompt in first if all(prompt in own for own in others)]
     if not prompts:
         raise DataError(
-            f"{path} has no prompt with both models' answers: strategies need strong_response and weak_response"
+            f"{path} has no prompt with answers of all of {', '.join(usd)}: it has those of "
+            f"{names(sorted(set(rows.models)))}"
         )
-    places = np.array([[by_side[side][prompt] for side in ("weak", "strong")] for prompt in prompts], np.intp)
-    kept = rows.chosen(places.T.ravel())
+    places = np.array([[own[prompt] for own in by_model.values()] for prompt in prompts], np.intp)
     quality = rows.quality[places]
-    if quality[:, STRONG].mean() <= quality[:, WEAK].mean():
-        raise DataError(f"{path}: the strong model's answers are not better, so that there is nothing to choose")
-    answers = kept.answers[: len(prompts)], kept.answers[len(prompts) :]
-    tokens = [_tokens(texts) for texts in (prompts, *answers)]
-    usd = np.array([prices.weak, prices.strong]) / 1e6
-    cost = (tokens[0][:, None] + np.stack(tokens[1:], axis=1)) * usd
-    return AnsweredPrompts(tuple(prompts), answers, quality, cost, kept)
+    if quality[:, -1].mean() <= quality[:, 0].mean():
+        *_, strongest = usd
+        raise DataError(
+            f"{path}: the answers of {strongest!r} are not better than the cheapest model's, so that there is nothing "
+            "to choose"
+        )
+    kept = rows.chosen(places.T.ravel())
+    answers = tuple(kept.answers[start : start + len(prompts)] for start in range(0, places.size, len(prompts)))
+    of_prompt, *of_answers = (_tokens(texts) for texts in (prompts, *answers))
+    cost = (of_prompt[:, None] + np.stack(of_answers, axis=1)) * np.array(list(usd.values())) / 1e6
+    return AnsweredPrompts(tuple(usd), tuple(prompts), answers, quality, cost, kept)
 
 
-def score(
-    found: AnsweredPrompts, rows: Rows, predictor: ConversationScorer, judge: Judge, ranker: Judge
-) -> tuple[Floats, Floats, Floats]:
-    """Win probability, acceptance of the weak answer and preference for the strong one, of some prompts, as served."""
-    prompts = [found.prompts[row] for row in rows]
-    weak, strong = ([answers[row] for row in rows] for answers in found.answers)
-    return (
-        evaluate.win_probabilities(predictor, prompts),
-        judged(judge, prompts, [(answer,) for answer in weak]),
-        judged(ranker, prompts, list(zip(strong, weak, strict=True))),
-    )
+def compared(predictor: ConversationScorer, models: Sequence[str], prompts: Sequence[str]) -> Floats:
+    """`Scored.beaten` as the dispatcher would have it: a router that knows one pair only takes it for the ends."""
+    beaten = np.full((len(prompts), len(models)), np.nan)
+    beaten[:, -1] = EVEN
+    known = set(predictor.manifest.models) if predictor.onnx.gives_models else set()
+    if len(models) == len(PAIR) or not known >= {models[0], models[-1]}:
+        beaten[:, 0] = evaluate.win_probabilities(predictor, prompts)
+        return beaten
+    for place, model in enumerate(models[:-1]):
+        if model in known:
+            beaten[:, place] = evaluate.win_probabilities(predictor, prompts, (models[-1], model))
+    return beaten
+
+
+def accepted(judge: Judge, prompts: Sequence[str], answers: Sequence[Sequence[str]]) -> Floats:
+    """`Scored.acceptances`, of every model's answers but the last's, as served."""
+    return np.stack([judged(judge, prompts, list(zip(texts, strict=True))) for texts in answers[:-1]], axis=1)
+
+
+def preferred(ranker: Judge, prompts: Sequence[str], answers: Sequence[Sequence[str]]) -> Floats:
+    """`Scored.preferences` as served."""
+    pairs = itertools.combinations(answers, 2)
+    return np.stack([judged(ranker, prompts, list(zip(*pair, strict=True))) for pair in pairs], axis=1)
 
 
 def judged(judge: Judge, prompts: Sequence[str], answers: Sequence[tuple[str, ...]]) -> Floats:

@@ -1,7 +1,5 @@
 """Models to tiers, as RouteLLM does against sparse battles (section 4.1): contiguous groups of a ranking."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -40,11 +38,6 @@ def tiers(ratings: ArrayLike, count: int = PAPER_TIERS) -> NDArray[np.int64]:
         found[order[begin:end]] = tier
         end = begin
     return found
-
-
-def model_tiers(ratings: Mapping[str, float], count: int = PAPER_TIERS) -> dict[str, int]:
-    """`tiers` by name."""
-    return dict(zip(ratings, tiers(list(ratings.values()), count).tolist(), strict=True))
 
 
 def _variances(ranked: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -54,8 +54,10 @@ _SWEEP_PAUSE_MS = 100
 """So much later than it is due a reservation may expire while calls come in, unless its money is wanted before."""
 _RETRY_SECONDS = 0.001
 _CHECKPOINT_STEPS = 2_000
-"""Steps between two checkpoints of this process: some 20 MB of log."""
-_LAST_RESORT_PAGES = 100_000
+"""Steps between two checkpoints of this process: some 16 MB of log."""
+_LONG_LOG_PAGES = 65_536
+"""Of 1 KiB. A log of this length has to begin anew, for which calls wait until the disk has it: rarely, then."""
+_LAST_RESORT_PAGES = 4 * _LONG_LOG_PAGES
 """Log length at which SQLite checkpoints by itself, should the thread not have got there."""
 _NO_TOKENS = (0,) * len(TOKEN_CLASSES)
 
@@ -319,11 +321,14 @@ class SqliteLedger:
         return result
 
     def _copy_log(self) -> None:
-        """Checkpoint: most of it beside the writers, then the rest under the lock, so that the log begins anew."""
+        """Checkpoint, beside the writers. Where they pause, the next one begins the log anew by itself."""
         try:
             with contextlib.closing(sqlite3.connect(self._path, timeout=0.1)) as db:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                db.execute("PRAGMA wal_checkpoint(RESTART)")
+                (_, pages, _) = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages >= _LONG_LOG_PAGES:
+                    # What came meanwhile once more, so that little is left to do under the lock.
+                    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    db.execute("PRAGMA wal_checkpoint(RESTART)")
         except sqlite3.Error:
             logger.warning("a checkpoint of the ledger file failed: the log grows until one succeeds", exc_info=True)
 

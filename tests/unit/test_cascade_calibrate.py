@@ -38,13 +38,44 @@ def test_the_command_prints_the_lines_of_a_policy(folder: Path, capsys: pytest.C
     out = folder / "policy.toml"
     assert _calibrate(folder, "--budget", "0.3", "0.6", "--tenant", "search", "--out", str(out)) == 0
     printed = capsys.readouterr().out
-    assert "80 answered prompts" in printed
+    assert "80 prompts answered by weak, strong" in printed
     assert printed.count("[tenants.search.cascade]") == 2
     [tenant] = tomllib.loads(out.read_text())["tenants"].values()
     assert tenant["strategy"] == "cascade"
     [threshold] = tenant["cascade"]["thresholds"]
     assert 0.0 < threshold <= 1.0
     assert out.read_text() in printed
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_of_three_models_there_is_a_threshold_for_each_but_the_dearest(
+    folder: Path, capsys: pytest.CaptureFixture[str], *, wide: bool
+) -> None:
+    answers = graded_answers.write_three(folder / "three.jsonl", wide=wide)
+    out = folder / "policy.toml"
+    prices = ["--usd", "large=10", "small=0.5", "medium=2", "--answers", str(answers), "--out", str(out)]
+    assert _calibrate(folder, "--budget", "0.6", *prices) == 0
+    [tenant] = tomllib.loads(out.read_text())["tenants"].values()
+    assert tenant["models"] == ["small", "medium", "large"]
+    assert len(tenant["cascade"]["thresholds"]) == 2
+    assert "80 prompts answered by small, medium, large" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("prices", "code", "problem"),
+    [
+        (["large=10"], 2, "name two models or more, each once"),
+        (["large=10", "large=1"], 2, "name two models or more, each once"),
+        (["large=10", "tiny=1"], 1, "no prompt with answers of all of tiny, large: it has those of large, medium, sma"),
+        (["small=10", "large=1"], 1, "the answers of 'small' are not better than the cheapest model's"),
+    ],
+)
+def test_prices_that_make_no_ladder_are_refused(
+    folder: Path, prices: list[str], code: int, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = graded_answers.write_three(folder / "three.jsonl")
+    assert _calibrate(folder, "--answers", str(answers), "--usd", *prices) == code
+    assert problem in capsys.readouterr().err
 
 
 def test_the_hybrid_comes_from_the_same_calibration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,14 +85,14 @@ def test_the_hybrid_comes_from_the_same_calibration(folder: Path, capsys: pytest
 
 def test_alphas_stand_in_the_policy_where_there_are_some() -> None:
     some = Interval(0.5, 0.4, 0.6)
-    plan = Hybrid(0.71234567, easy_alpha=0.2, hard_alpha=0.9)
-    text = cascade_calibrate.toml(Setting(0.5, plan, some, some, 0.5, some), "a")
+    plan = Hybrid((0.71234567,), easy_alpha=0.2, hard_alpha=0.9)
+    text = cascade_calibrate.toml(Setting(0.5, plan, some, some, (0.5,), some), "a")
     assert tomllib.loads(text)["tenants"]["a"] == {
         "strategy": "cascade",
         # Rounded down: an answer that was at the threshold still is accepted.
         "cascade": {"thresholds": [0.712345], "easy_alpha": 0.2, "hard_alpha": 0.9},
     }
-    plain = cascade_calibrate.toml(Setting(0.5, Hybrid(1.0), some, some, 0.5, some), "a")
+    plain = cascade_calibrate.toml(Setting(0.5, Hybrid((1.0,)), some, some, (0.5,), some), "a")
     assert tomllib.loads(plain)["tenants"]["a"]["cascade"] == {"thresholds": [1.0]}
 
 
@@ -72,23 +103,24 @@ def test_a_larger_budget_accepts_less() -> None:
     rows = Scored(
         quality=np.stack([weak, np.ones(200)], axis=1),
         cost=np.tile([0.1, 1.0], (200, 1)),
-        win_probability=generator.random(200),
-        acceptance=acceptance,
-        strong_preferred=acceptance,
+        beaten=np.stack([generator.random(200), np.full(200, 0.5)], axis=1),
+        acceptances=acceptance[:, None],
+        preferences=np.empty((200, 0)),
     )
     prompts = [f"prompt {place}" for place in range(200)]
     found = cascade_calibrate.settings(rows, prompts, [0.2, 0.5, 0.9], hybrid=False)
-    thresholds = [setting.plan.threshold for setting in found]
+    thresholds = [setting.plan.thresholds for setting in found]
     assert thresholds == sorted(thresholds)
     # 10 % pays for the weak answers, the rest for that share of strong ones.
-    assert [round(1.0 - setting.accepted, 2) for setting in found] == [0.1, 0.4, 0.8]
+    assert [round(1.0 - setting.accepted[0], 2) for setting in found] == [0.1, 0.4, 0.8]
     assert [setting.cost.value for setting in found] == pytest.approx([0.2, 0.5, 0.9], abs=0.006)
     assert found[1].gain.low > 0, "an answer that was read tells more than a prompt"
     assert all(setting.plan.hard_alpha == NEVER_STRONG for setting in found)
 
 
 def test_a_budget_below_the_weak_model_and_too_few_prompts_are_refused(folder: Path) -> None:
-    rows = Scored(*(np.ones((60, 2)) * [0.5, 1.0],) * 2, *(np.full(60, 0.5),) * 3)
+    both, half = np.ones((60, 2)) * [0.5, 1.0], np.full((60, 1), 0.5)
+    rows = Scored(both, both, np.full((60, 2), 0.5), half, half)
     prompts = [f"prompt {place}" for place in range(60)]
     with pytest.raises(DataError, match=r"give 0\.500 or more"):
         cascade_calibrate.settings(rows, prompts, [0.3], hybrid=False)

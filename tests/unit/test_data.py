@@ -257,6 +257,16 @@ def test_a_rating_makes_a_pair_only_where_both_tiers_were_rated_on_a_prompt(writ
     assert read.pair().prompts == ("q1",)
 
 
+def test_decisions_for_models_between_the_ends_are_passed_over(write: Write) -> None:
+    middle = decision("q2", Tier.TIER_MIDDLE, preference=Preference.PREFERENCE_CHOSEN)
+    lines = [decision("q1", Tier.TIER_WEAK, preference=Preference.PREFERENCE_CHOSEN), middle]
+    read = data.read(write("decisions.jsonl", "\n".join(lines)))
+    assert read.pair().prompts == ("q1",)
+    assert read.bad_rows == ""
+    with pytest.raises(DataError, match="all 1 records with text and feedback are of models between"):
+        data.read(write("decisions.jsonl", middle))
+
+
 def test_a_decision_log_without_texts_says_what_is_missing(write: Write) -> None:
     with pytest.raises(DataError, match="none of 1 records has both text and feedback: keep texts"):
         data.read(write("decisions.jsonl", decision(None, Tier.TIER_WEAK)))

@@ -93,6 +93,17 @@ def test_long_rows_and_pair_rows_are_the_same_answers(rows: Path, tmp_path: Path
     assert all(long.prompts[one] == long.prompts[other] for one, other in zip(first, second, strict=True))
 
 
+def test_wide_rows_of_three_models_and_long_ones_are_the_same_answers(tmp_path: Path) -> None:
+    wide = answer_rows.read(graded_answers.write_three(tmp_path / "wide.jsonl", wide=True))
+    long = answer_rows.read(graded_answers.write_three(tmp_path / "long.jsonl"))
+    assert set(wide.models) == set(graded_answers.MODELS)
+    answers = [
+        sorted(zip(rows.prompts, rows.models, rows.answers, rows.quality.tolist(), strict=True))
+        for rows in (wide, long)
+    ]
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [

@@ -36,6 +36,26 @@ def test_the_command_compares_strategies_in_the_one_report(
     assert (tmp_path / "out" / "sums-strategies.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_three_models_are_compared_by_a_router_that_knows_them_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = graded_answers.write_three(tmp_path / "three.jsonl", prompts=120)
+    artifacts.write(tmp_path / "mine")
+    arguments = ["evaluate", "--artifact", str(tmp_path / "mine"), "--benchmark", str(rows), "--draws", "50"]
+    strategies = ["--strategies", "--router", "sw", "--folds", "2", "--data", str(tmp_path)]
+    prices = ["--usd", "large=10", "small=0.5", "medium=2"]
+    assert main([*arguments, *strategies, *prices, "--out", str(tmp_path / "out")]) == 0
+    assert "120 prompts with 3 answers" in " ".join(capsys.readouterr().out.split())
+    [found] = json.loads((tmp_path / "out" / "report.json").read_text())["strategies"]
+    assert found["usd_per_million_tokens"] == {"small": 0.5, "medium": 2.0, "large": 10.0}
+    half = found["budgets"].index(0.5)
+    assert found["curves"]["cascade"][half]["quality"]["value"] > found["curves"]["route"][half]["quality"]["value"]
+    assert found["fixed"]["ensemble"]["cost"]["value"] > 1.2
+
+
 def test_what_strategies_need_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.csv").write_text("prompt,strong_correct,weak_correct\nq,1,0\nr,1,1\n")
     arguments = ["evaluate", "--benchmark", str(tmp_path / "labels.csv"), "--strategies", "--data"]
