@@ -1,11 +1,10 @@
 """Records as the messages that are logged and kept: one definition for the writer and every reader."""
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 
 from dispatcher_service import rendering
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.outcome import Outcome
-from dispatcher_service.records import proto_json
 from dispatcher_service.records.redaction import Redact
 from dispatcher_service.records.shadows import ShadowChoice, ShadowKind
 from pointsman.dispatcher.v1 import chat_pb2, decision_pb2
@@ -75,7 +74,7 @@ def text(chat: Chat, redact: Redact) -> decision_pb2.RecordedText:
 
 def line(logged: Record | Feedback) -> str:
     """A line of the log: proto3 JSON, snake_case keys, no line break."""
-    return proto_json.write(logged)
+    return json_format.MessageToJson(logged, preserving_proto_field_name=True, indent=None)
 
 
 def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
