@@ -1,7 +1,7 @@
 """What an attempt may cost at most, and what it is expected to cost, before it is made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dispatcher_service import budget, pricing
 from dispatcher_service.catalogue import Model
@@ -20,12 +20,6 @@ _MOST: NanoUsd = 2**53 - 1
 def output_bound(model: Model, chat: Chat) -> int | None:
     """The most tokens of one answer: one that brings no `max_tokens` takes the model's; `None` if nothing bounds it."""
     return model.max_output_tokens if chat.max_tokens is None else chat.max_tokens
-
-
-def with_output_bound(model: Model, chat: Chat) -> Chat:
-    """The conversation as it is sent to a model."""
-    bound = output_bound(model, chat)
-    return chat if bound == chat.max_tokens else replace(chat, max_tokens=bound)
 
 
 def prompt_bound(model: Model, chat: Chat) -> int:

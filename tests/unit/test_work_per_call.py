@@ -63,7 +63,7 @@ BODY = json.dumps(ANSWER).encode()
 def write_and_read() -> None:
     """What goes to an upstream, and what comes back."""
     deployment = Deployment(name="d", model="m", base_url="http://unused", upstream_model="m")
-    openai_body.encode(deployment, request().chat, stream=False)
+    openai_body.encode(deployment, request().chat, max_tokens=None, stream=False)
     openai_wire.read_completion(json.loads(BODY))
 
 
