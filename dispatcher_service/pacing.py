@@ -33,7 +33,7 @@ what it did with `merge`. Of R replicas each can be wrong by one lease L at each
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from dispatcher_service import routing
+from dispatcher_service import pacing_state, routing
 from dispatcher_service.distribution import Distribution
 from dispatcher_service.pacing_state import Integrator, Lease, Pace, later_credit
 from dispatcher_service.pacing_targets import Estimate, PacingPolicy, Reference, ShareTarget, SpendTarget, Target
@@ -42,7 +42,6 @@ from dispatcher_service.routing import NEVER_STRONG, Candidates, Decision
 
 _UNIT_MEMORY = 200.0  # calls
 _MERGE_MEMORY = 20.0  # merges
-_SEED_SHARE = 0.25
 _MAX_VERSIONS = 4
 _MAX_STALE = 8
 
@@ -54,7 +53,7 @@ def effective_alpha(lease: Lease, policy: PacingPolicy, reference: Reference, *,
         reference: the scorer that makes the prediction.
         now: seconds since the epoch.
     """
-    distribution = _distribution(lease.pace, policy, reference)
+    distribution = pacing_state.distribution_of(lease.pace, policy, reference)
     return max(policy.alpha, *_alphas(_credited(lease.pace, policy, now), policy, distribution))
 
 
@@ -68,7 +67,7 @@ def decide(
         estimate: of all models of the ladder that the candidates' rungs are of.
         lease, policy, reference, now: as for `effective_alpha`.
     """
-    pace = _with_version(lease.pace, policy, reference)
+    pace = pacing_state.with_version(lease.pace, policy, reference)
     distribution = pace.distributions[reference.version]
     credited = _credited(pace, policy, now)
     alphas = _alphas(credited, policy, distribution)
@@ -300,24 +299,3 @@ def _target_alpha(level: float, target: Target, distribution: Distribution) -> f
     if isinstance(target, ShareTarget) and target.share in (0.0, 1.0):
         return NEVER_STRONG if target.share == 0.0 else 0.0  # exact, whatever F is
     return NEVER_STRONG if level > 1.0 else distribution.quantile(level)
-
-
-def _distribution(pace: Pace, policy: PacingPolicy, reference: Reference) -> Distribution:
-    """The tenant's distribution under a scorer version; a new version starts a new one."""
-    known = pace.distributions.get(reference.version)
-    if known is not None:
-        return known
-    weight = policy.memory * _SEED_SHARE
-    if not pace.distributions:
-        return Distribution.seeded(reference.quantiles, weight=weight)
-    latest = list(pace.distributions)[-1]
-    old = pace.distributions[latest]
-    return old.carried_over(pace.references[latest], reference.quantiles, weight=weight)
-
-
-def _with_version(pace: Pace, policy: PacingPolicy, reference: Reference) -> Pace:
-    if reference.version in pace.distributions:
-        return pace
-    distributions = {**pace.distributions, reference.version: _distribution(pace, policy, reference)}
-    references = {**pace.references, reference.version: tuple(reference.quantiles)}
-    return replace(pace, distributions=distributions, references=references)

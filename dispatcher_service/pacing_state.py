@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dispatcher_service.distribution import Distribution
-from dispatcher_service.pacing_targets import PacingPolicy
+from dispatcher_service.pacing_targets import PacingPolicy, Reference
 
+_SEED_SHARE = 0.25
+"""Of the memory: what a distribution weighs before a call has been seen."""
 _MAX_SCORES = 1024
 """Per version, of a lease that cannot be merged: its distribution is then behind, and its integrators are not."""
 
@@ -65,6 +67,28 @@ class Lease:
     def exhausted(self, policy: PacingPolicy) -> bool:
         """Whether it is time to merge."""
         return self.calls >= policy.lease_calls
+
+
+def distribution_of(pace: Pace, policy: PacingPolicy, reference: Reference) -> Distribution:
+    """The tenant's distribution under a scorer version; a new version starts a new one."""
+    known = pace.distributions.get(reference.version)
+    if known is not None:
+        return known
+    weight = policy.memory * _SEED_SHARE
+    if not pace.distributions:
+        return Distribution.seeded(reference.quantiles, weight=weight)
+    latest = list(pace.distributions)[-1]
+    old = pace.distributions[latest]
+    return old.carried_over(pace.references[latest], reference.quantiles, weight=weight)
+
+
+def with_version(pace: Pace, policy: PacingPolicy, reference: Reference) -> Pace:
+    """The pace with a distribution under a scorer version."""
+    if reference.version in pace.distributions:
+        return pace
+    distributions = {**pace.distributions, reference.version: distribution_of(pace, policy, reference)}
+    references = {**pace.references, reference.version: tuple(reference.quantiles)}
+    return replace(pace, distributions=distributions, references=references)
 
 
 def lease_of(pace: Pace) -> Lease:
