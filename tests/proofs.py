@@ -309,9 +309,10 @@ def server_restarted(folder: Path, *, restarts: int) -> RestartResult:
     """Valkey with an append-only file is killed with SIGKILL under load and started again on its data.
 
     A call that reaches the upstream meanwhile was granted before, or it would be billed without being in the book.
+    The file is synced before each answer: with `everysec` a killed server can take two seconds along on a slow disk.
     """
     limit = 10**15
-    with valkey(folder) as server, openai_server_thread() as upstream:
+    with valkey(folder, "--appendfsync", "always") as server, openai_server_thread() as upstream:
         upstream.delay = 0.005
         with fleet(folder, upstream, server.url, size=1, limit=limit) as processes:
 
@@ -343,9 +344,9 @@ async def _more(result: Load, status: str, calls: int = 20) -> None:
 
 
 @contextmanager
-def valkey(folder: Path) -> Iterator[ValkeyServer]:
-    """A Valkey with an append-only file."""
-    server = ValkeyServer(folder)
+def valkey(folder: Path, *options: str) -> Iterator[ValkeyServer]:
+    """A Valkey with an append-only file, and more of its command line's options."""
+    server = ValkeyServer(folder, *options)
     try:
         server.start()
         yield server

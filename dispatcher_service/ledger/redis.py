@@ -1,9 +1,10 @@
 """The ledger in Redis or Valkey: for many dispatchers. One script per step (see redis_script.py), one slot per tenant.
 
-*Durability* is the server's: run it with `appendonly yes`. With `appendfsync everysec` a killed server has every step
-that it answered, and a power cut may lose a second; a failover to a replica may lose what was not replicated yet. A
-server that evicts keys is refused. A server that came back empty is not believed: a dispatcher that has seen a tenant's
-book gets no grant from one that was born later, and fails closed until it is restarted.
+*Durability* is the server's: run it with `appendonly yes`. With `appendfsync always` a killed server has every step
+that it answered. With `everysec` a power cut may lose a second, and where the disk is behind with its syncs the server
+holds writes back for up to two, which a kill then loses as well. A failover to a replica may lose what was not
+replicated yet. A server that evicts keys is refused. A server that came back empty is not believed: a dispatcher that
+has seen a tenant's book gets no grant from one that was born later, and fails closed until it is restarted.
 
 *Trying again*: never by itself. A step whose answer was lost may have been made; reserving again by the same id, and
 settling again, are safe.
