@@ -1,6 +1,8 @@
 """What the documents tell a reader to type is there: commands with their options, files, configurations, requests."""
 
 import argparse
+import ast
+import importlib
 import importlib.util
 import json
 import re
@@ -138,3 +140,34 @@ def test_requests_in_json_are_the_contracts() -> None:
     for body in bodies:
         request = json_format.ParseDict(json.loads(body), CompleteRequest())
         assert request.chat.messages[0].content[0].text
+
+
+def test_metrics_that_documents_name_are_made() -> None:
+    named = {
+        (str(path.relative_to(ROOT)), service, name)
+        for path in DOCUMENTS
+        for service, name in re.findall(r"\bpointsman_(dispatcher|scorer)_([a-z][a-z_]*[a-z])\b", _text(path))
+    }
+    assert len(named) > 20
+    made = {
+        service: "".join(_text(file) for file in sorted(places))
+        for service, places in {
+            "dispatcher": [*(ROOT / "dispatcher_service").rglob("*.py"), *(ROOT / "pointsman/runtime").rglob("*.py")],
+            "scorer": [*(ROOT / "scorer_service").rglob("*.py"), *(ROOT / "pointsman/runtime").rglob("*.py")],
+        }.items()
+    }
+    # Prometheus' clients add these endings.
+    stems = {each: re.sub(r"_(total|count|sum|bucket)$", "", each[2]) for each in named}
+    unknown = [each for each, stem in stems.items() if not re.search(rf'["_]{stem}"', made[each[1]])]
+    assert unknown == []
+
+
+def test_python_parses_and_imports_what_is_there() -> None:
+    blocks = [(path, block) for path in DOCUMENTS for block in _blocks(path, "python")]
+    assert len(blocks) >= 4
+    for path, block in blocks:
+        tree = compile(block, str(path), "exec", flags=ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == [], path
