@@ -3,13 +3,13 @@
     python -m benchmarks.bare_server SCORER UPSTREAM
 
 No credential, limit, budget, ledger, retry, decision log or metric, and no answer is checked. Prints `host:port` and
-serves `Complete` until it is terminated.
+serves `Complete` and `StreamComplete` until it is terminated.
 """
 
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import grpc
@@ -18,10 +18,8 @@ import grpc.aio
 from pointsman.dispatcher.v1 import chat_pb2, dispatcher_pb2
 from pointsman.scorer.v1 import scorer_pb2, scorer_pb2_grpc
 
-if TYPE_CHECKING:
-    _Handler = grpc.RpcMethodHandler[dispatcher_pb2.CompleteRequest, dispatcher_pb2.CompleteResponse]
-
 _ALPHA = 0.5
+_HEADERS = {"content-type": "application/json"}
 
 
 class _Bare(grpc.GenericRpcHandler):
@@ -30,7 +28,13 @@ class _Bare(grpc.GenericRpcHandler):
         self._session = session
         self._url = url
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler":
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        if handler_call_details.method.endswith("/StreamComplete"):
+            return grpc.unary_stream_rpc_method_handler(
+                self._stream,
+                dispatcher_pb2.StreamCompleteRequest.FromString,
+                dispatcher_pb2.StreamCompleteResponse.SerializeToString,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._complete,
             dispatcher_pb2.CompleteRequest.FromString,
@@ -38,16 +42,29 @@ class _Bare(grpc.GenericRpcHandler):
         )
 
     async def _complete(self, request: dispatcher_pb2.CompleteRequest, context: Any) -> dispatcher_pb2.CompleteResponse:
-        text = request.chat.messages[-1].content[0].text
-        turns = [scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text=text)]
-        scored = await self._scorer.Score(scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=turns)))
-        model = "strong" if scored.win_probability >= _ALPHA else "weak"
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]}).encode()
-        headers = {"content-type": "application/json"}
-        async with self._session.post(self._url, data=body, headers=headers) as response:
+        body = await self._body(request.chat, stream=False)
+        async with self._session.post(self._url, data=body, headers=_HEADERS) as response:
             answer = json.loads(await response.read())
         content = answer["choices"][0]["message"]["content"]
         return dispatcher_pb2.CompleteResponse(choices=[chat_pb2.Choice(content=content)])
+
+    async def _stream(self, request: dispatcher_pb2.StreamCompleteRequest, context: Any) -> None:
+        body = await self._body(request.chat, stream=True)
+        async with self._session.post(self._url, data=body, headers=_HEADERS) as response:
+            async for line in response.content:
+                if not line.startswith(b"data: {"):
+                    continue
+                for choice in json.loads(line[6:])["choices"]:
+                    piece = dispatcher_pb2.StreamCompleteResponse()
+                    piece.delta.content = choice["delta"].get("content") or ""
+                    await context.write(piece)
+
+    async def _body(self, chat: chat_pb2.Chat, *, stream: bool) -> bytes:
+        text = chat.messages[-1].content[0].text
+        turns = [scorer_pb2.Turn(role=scorer_pb2.ROLE_USER, text=text)]
+        scored = await self._scorer.Score(scorer_pb2.ScoreRequest(conversation=scorer_pb2.Conversation(turns=turns)))
+        model = "strong" if scored.win_probability >= _ALPHA else "weak"
+        return json.dumps({"model": model, "messages": [{"role": "user", "content": text}], "stream": stream}).encode()
 
 
 async def _serve(scorer: str, upstream: str) -> None:

@@ -11,6 +11,7 @@ from benchmarks.rig import rig
 from benchmarks.table import Row, Sides, bounded, compared
 
 _TENANTS = 200
+_BARE = "the same hops with nothing between them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,10 @@ def against_bare(size: Size) -> list[Row]:
             mine, bare = ours.complete(size.single_calls, 1), h2load.run(theirs, calls=size.single_calls, clients=1)
             medians.append((mine.median * 1e3, bare.median * 1e3))
     note = _cpu_note(cpu)
-    what, bare_hops = "dispatcher Complete", "the same hops with nothing between them"
+    what = "dispatcher Complete"
     return [
-        compared(f"{what}, 32 in flight", bare_hops, _sides(rates), unit="calls/s", note=note),
-        compared(f"{what}, latency at 1, median", bare_hops, _sides(medians), unit="ms", digits=2),
+        compared(f"{what}, 32 in flight", _BARE, _sides(rates), unit="calls/s", note=note),
+        compared(f"{what}, latency at 1, median", _BARE, _sides(medians), unit="ms", digits=2),
     ]
 
 
@@ -108,21 +109,27 @@ def streaming(size: Size) -> list[Row]:
     with (
         servers.stream_upstream("--chunks", str(chunks)) as upstream,
         rig(upstream=upstream) as ours,
+        servers.bare(scorer=ours.scorer.grpc, upstream=upstream) as (address, bare_pid),
         servers.litellm(ours.folder, upstream=upstream) as (url, litellm_pid),
     ):
-        theirs = Target.json(url, _json_body(stream=True))
-        spent = []
+        theirs, bare = Target.json(url, _json_body(stream=True)), ours.stream_target(address)
+
+        def spent(pid: int, load: Callable[[], Load]) -> float:
+            return _with_cpu(pid, load)[1] / chunks * 1e3
+
+        against_litellm, against_bare = [], []
         for turn in range(size.rounds + 1):
-            before = servers.cpu_seconds(ours.dispatcher.pid)
-            ours.stream(calls, clients)
-            mine = servers.cpu_seconds(ours.dispatcher.pid) - before
-            before = servers.cpu_seconds(litellm_pid)
-            h2load.run(theirs, calls=calls // 4, clients=clients)
-            other = servers.cpu_seconds(litellm_pid) - before
+            mine = spent(ours.dispatcher.pid, lambda: ours.stream(calls, clients))
+            other = spent(litellm_pid, lambda: h2load.run(theirs, calls=calls // 4, clients=clients))
+            least = spent(bare_pid, lambda: h2load.run(bare, calls=calls, clients=clients))
             if turn:  # The first one warms up.
-                spent.append((mine / calls / chunks * 1e6, other / (calls // 4) / chunks * 1e6))
-    peer = f"LiteLLM {peers.version(peers.CACHE / 'litellm' / 'bin', 'litellm')}"
-    return [compared("dispatcher StreamComplete, CPU per chunk", peer, _sides(spent), unit="µs", at_most=0.2)]
+                against_litellm.append((mine, other))
+                against_bare.append((mine, least))
+    what, peer = "dispatcher StreamComplete, CPU per chunk", peers.version(peers.CACHE / "litellm" / "bin", "litellm")
+    return [
+        compared(what, f"LiteLLM {peer}", _sides(against_litellm), unit="µs", at_most=0.2),
+        compared(what, _BARE, _sides(against_bare), unit="µs"),
+    ]
 
 
 def memory(size: Size) -> list[Row]:

@@ -24,8 +24,6 @@ _PROBES_PER_SECOND = 50
 _RECOVERED = 10
 """Answers in a row, each within `_QUICK_SECONDS`: then an overload is over."""
 _QUICK_SECONDS = 0.1
-_SOONER = 0.1
-"""Seconds of backlog from which on a dispatcher refuses, where the default is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +96,14 @@ class _Overload:
 
 
 def overload(size: Size) -> list[Row]:
-    """2 × and 5 × of its own peak, 5 × with Envoy's limit in front, and 2 × for a dispatcher that refuses sooner."""
+    """2 × and 5 × of its own peak, and 5 × with Envoy's limit in front."""
     with rig() as ours:
         peak = ours.complete(size.peak_calls, 32).per_second
         twice = _offered(ours, 2 * peak, size.seconds)
         recovery = asyncio.run(_recovery(ours.dispatcher.grpc))
         more = _offered(ours, 5 * peak, size.more_seconds)
         asyncio.run(_recovery(ours.dispatcher.grpc))
-        rows = [*_twice(twice, peak, size, recovery), *_more(more, peak, size), _behind_envoy(ours, peak, size)]
-    with rig(DISPATCHER_MAX_BACKLOG=str(_SOONER)) as ours:
-        sooner = _offered(ours, 2 * peak, size.more_seconds)
-    what = f"overload, 2 × offered for {size.more_seconds:g} s, DISPATCHER_MAX_BACKLOG={_SOONER:g}"
-    return [*rows, _refusals(what, sooner, note=f"goodput {sooner.goodput / peak:.2f} × of the peak")]
+        return [*_twice(twice, peak, size, recovery), *_more(more, peak, size), _behind_envoy(ours, peak, size)]
 
 
 def arrivals(size: Size) -> list[Row]:
@@ -162,13 +156,13 @@ def _twice(overload: _Overload, peak: float, size: Size, recovery: float) -> lis
     return [*rows, _refusals(what, overload)]
 
 
-def _refusals(what: str, overload: _Overload, *, note: str = "") -> Row:
+def _refusals(what: str, overload: _Overload) -> Row:
     refused = overload.probe.seconds("RESOURCE_EXHAUSTED")
     what = f"{what}: p99 of refusals"
     if not refused:
-        return Row(what=what, against="", target="≤ 100 ms", note=f"no probe was refused; {note}")
+        return Row(what=what, against="", target="≤ 100 ms", note="no probe was refused")
     tail = refused[int(len(refused) * 0.99)] * 1e3
-    note = f"{len(refused)} refused of {len(overload.probe.ended)} probes; {note}".removesuffix("; ")
+    note = f"{len(refused)} refused of {len(overload.probe.ended)} probes"
     return bounded(what, "", [tail], unit="ms", at_most=100, note=note)
 
 

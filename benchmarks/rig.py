@@ -51,13 +51,18 @@ class Rig:
         where = address or self.dispatcher.grpc
         return Target.grpc(where, _COMPLETE, message, tenant=servers.tenant(), timeout=timeout, tls=tls)
 
+    def stream_target(self, address: str) -> Target:
+        """What `stream` sends, for another server."""
+        message = dispatcher_pb2.StreamCompleteRequest(chat=_TYPICAL)
+        return Target.grpc(address, _STREAM, message, tenant=servers.tenant())
+
     def answered(self, status: str = "OK") -> float:
         """`Complete` calls that have ended so, since the dispatcher began."""
         return self._answered(_COMPLETE, status)
 
     def stream(self, calls: int, clients: int) -> Load:
         """Streams, likewise."""
-        message = dispatcher_pb2.StreamCompleteRequest(chat=chat(prompts.TYPICAL))
+        message = dispatcher_pb2.StreamCompleteRequest(chat=_TYPICAL)
         return self._run(_STREAM, message, calls, clients, 0)
 
     def _run(self, method: str, message: Message, calls: int, clients: int, tenant: int) -> Load:

@@ -9,7 +9,7 @@ import contextlib
 import enum
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from dispatcher_service.catalogue import Catalogue
@@ -51,7 +51,7 @@ class Admission:
         self._running: Counter[str] = Counter()
 
     def call(self, tenant_id: str, context: Any) -> AbstractAsyncContextManager[None]:
-        """Lets one call of a configured tenant in, as long as the block runs.
+        """Lets one call of a configured tenant in when its turn comes, as long as the block runs.
 
         Raises:
             Overloaded: the process has too much to do.
@@ -86,22 +86,22 @@ class Admission:
 class _Call(AbstractAsyncContextManager[None]):
     """See `Admission.call`."""
 
-    def __init__(self, door: Admission, tenant_id: str, counted: AbstractContextManager[None]) -> None:
+    def __init__(self, door: Admission, tenant_id: str, counted: AbstractAsyncContextManager[None]) -> None:
         self._door = door
         self._tenant_id = tenant_id
         self._counted = counted
 
     async def __aenter__(self) -> None:
-        self._counted.__enter__()
+        await self._counted.__aenter__()
         try:
             await self._door.enter(self._tenant_id)
         except BaseException:
-            self._counted.__exit__(None, None, None)
+            await self._counted.__aexit__(None, None, None)
             raise
 
     async def __aexit__(self, *_: object) -> None:
         self._door.leave(self._tenant_id)
-        self._counted.__exit__(None, None, None)
+        await self._counted.__aexit__(None, None, None)
 
 
 class TokenRates:

@@ -7,12 +7,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import cast
 
+import grpc.aio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from dispatcher_service.admission import Admission, Rate, TokenRates
 from dispatcher_service.catalogue import Catalogue
 from dispatcher_service.layers import Dispatching
+from dispatcher_service.line import Line
 from dispatcher_service.metrics import Metrics
 from dispatcher_service.overload import Cause, LoopLag, Overload, Refusing
 from dispatcher_service.rates import open_rates
@@ -39,6 +42,7 @@ class AdmissionMetrics:
             "How far the event loop is behind: the largest of the last fifth of a second.",
             registry=registry,
         )
+        self._waiting = Gauge(f"{_PREFIX}_calls_waiting", "Calls that wait for their turn.", registry=registry)
         for cause in (*Cause, *Rate):
             self._refused.labels(cause.value)  # At zero from the start, so that rate() sees the first one.
 
@@ -50,9 +54,10 @@ class AdmissionMetrics:
         """The storage could not be asked."""
         self._failures.inc()
 
-    def watch_lag(self, lag: Callable[[], float]) -> None:
-        """Read the lag at each scrape."""
+    def watch(self, *, lag: Callable[[], float], waiting: Callable[[], int]) -> None:
+        """Read these at each scrape."""
         self._lag.set_function(lag)
+        self._waiting.set_function(waiting)
 
 
 class Admitting:
@@ -65,24 +70,29 @@ class Admitting:
         catalogue: Callable[[], Catalogue],
         registry: CollectorRegistry,
         metrics: Metrics,
-        service: str,
     ) -> None:
-        """`service` is the full name of the gRPC service whose calls are refused when there is too much to do."""
         observed = AdmissionMetrics(registry)
         self._lag = LoopLag(time.monotonic)
-        observed.watch_lag(self._lag.seconds)
+        line = Line(time.monotonic)
+        observed.watch(lag=self._lag.seconds, waiting=line.__len__)
         self._catalogue = catalogue
         self._refused = observed.refused
         self._rates = open_rates(settings.ledger, failed=observed.storage_failed)
-        overload = Overload(
+        self._overload = Overload(
             max_calls=settings.max_calls,
             max_backlog=settings.max_backlog,
+            line=line,
             lag=self._lag.seconds,
             refused=observed.refused,
         )
-        self.interceptor = Refusing(overload, service=service, ended=metrics.call_refused)
-        self.door = Admission(overload=overload, rates=self._rates, catalogue=catalogue, refused=observed.refused)
+        self._ended = metrics.call_refused
+        self.door = Admission(overload=self._overload, rates=self._rates, catalogue=catalogue, refused=observed.refused)
         self._watching: asyncio.Task[None] | None = None
+
+    def before(self, server: grpc.aio.Server) -> grpc.aio.Server:
+        """Where to add a service whose calls are refused when there is too much to do."""
+        # What it passes on is what generated code calls of a server.
+        return cast("grpc.aio.Server", Refusing(server, self._overload, ended=self._ended))
 
     def layer(self, inner: Dispatching) -> TokenRates:
         """What holds tokens per minute, around the use case."""

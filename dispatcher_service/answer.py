@@ -1,16 +1,16 @@
 """What a model answers, whole or in pieces, as values."""
 
-import enum
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from dispatcher_service.chat import ToolCall
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.pricing import Usage
 
 
-class FinishReason(enum.Enum):
+class FinishReason(ClosedSet):
     """Why a model stopped. The values are OpenAI's; `UNKNOWN` stands for one that this version does not know."""
 
     STOP = "stop"
@@ -20,7 +20,7 @@ class FinishReason(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Idempotency(enum.Enum):
+class Idempotency(ClosedSet):
     """What became of a result under the caller's request id (see idempotency.py)."""
 
     OFF = "off"

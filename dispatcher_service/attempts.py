@@ -150,7 +150,8 @@ class Attempts:
         if booking is None:
             timeout = call_timeout(step.deployment, asked)
             booking = await self._reserved(asked, model, price, cheapest=_is_cheapest(asked, step), timeout=timeout)
-        asked.choice = replace(asked.choice, price_version=price.version)
+        if asked.choice.price_version != price.version:
+            asked.choice = replace(asked.choice, price_version=price.version)
         call = asked.begin(model, step.deployment, price)
         return _Attempt(asked, call, costing.with_output_bound(model, asked.chat), self._book, booking)
 
@@ -161,7 +162,7 @@ class Attempts:
         if worst_case is None:
             if policy.limits:  # A tool loop keeps its model, and that one came from an earlier configuration.
                 raise InvalidRequest("chat.max_tokens", f"model {model.name} bounds no answer, your limits do: set it")
-            worst_case = self._expectations.cost(model, price, Prompt.of(chat))
+            (worst_case,) = self._expectations.costs((model,), (price,), Prompt.of(chat))
         try:
             return await self._book.reserve(policy, model.name, worst_case, timeout=timeout)
         except LedgerUnavailable:

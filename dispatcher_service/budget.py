@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.pricing import NANO_USD_PER_USD, NanoUsd, Price
 
 MAX_LIMIT: NanoUsd = 2**53 - 1
@@ -22,7 +23,7 @@ SOFT_THRESHOLDS = (50, 80, 100)
 _TOKENS_PER_PRICE = 1_000_000
 
 
-class Period(enum.Enum):
+class Period(ClosedSet):
     """How long a budget window is."""
 
     HOUR = "hour"
@@ -30,7 +31,8 @@ class Period(enum.Enum):
     MONTH = "month"
 
 
-_PERIODS = tuple(Period)
+PERIODS = tuple(Period)
+"""In the order of windows and balances."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def windows_at(at: float) -> Windows:
 
 def window_at(period: Period, at: float) -> BudgetWindow:
     """The window of one period that holds a time, given in seconds since the epoch."""
-    return windows_at(at)[_PERIODS.index(period)]
+    return windows_at(at)[PERIODS.index(period)]
 
 
 def prompt_bound(*, text_bytes: int, overhead_tokens: int, part_tokens: int = 0) -> int:
@@ -142,6 +144,8 @@ def degrades(policy: OnExhausted, *, cheapest: bool, in_tool_loop: bool) -> bool
 
 def thresholds_crossed(*, before: NanoUsd, after: NanoUsd, limit: NanoUsd) -> tuple[int, ...]:
     """The soft thresholds, in percent of the limit, that spending passed on its way from `before` to `after`."""
+    if after * 100 < limit * SOFT_THRESHOLDS[0]:
+        return ()
     return tuple(percent for percent in SOFT_THRESHOLDS if before * 100 < limit * percent <= after * 100)
 
 

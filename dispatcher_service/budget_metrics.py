@@ -87,7 +87,7 @@ class BudgetMetrics:
         if not spent:
             return
         for limit in limits:
-            balance = next(balance for balance in balances if balance.window.period is limit.period)
+            balance = balances[budget.PERIODS.index(limit.period)]
             for percent in budget.thresholds_crossed(
                 before=balance.spent - spent, after=balance.spent, limit=limit.amount
             ):

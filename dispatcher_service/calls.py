@@ -21,6 +21,8 @@ class Call:
         self.price = price
         self.usage: Usage | None = None
         """What it used; `None` as long as that may be nothing."""
+        self.cost: NanoUsd = 0
+        """Of that; 0 where nothing was used."""
         self.error: BaseException | None = None
         self.contacted_at: float | None = None
         """From when on the upstream may bill us, on the monotonic clock."""
@@ -45,24 +47,19 @@ class Call:
 
     def answered(self, usage: Usage | None) -> None:
         """The answer is complete: what the upstream reported is used, or the estimate if it reported nothing."""
-        self.usage = self._estimate() if usage is None else usage
+        self._used(self._estimate() if usage is None else usage)
 
     def ended(self, error: BaseException | None) -> None:
         """It is over. One that did not answer is billed at the estimate, unless it certainly used nothing."""
         self.error = error
         self._over = True
         if self.usage is None and self.contacted_at is not None and _may_be_billed(error):
-            self.usage = self._estimate()
+            self._used(self._estimate())
 
     @property
     def under_way(self) -> bool:
         """Whether the upstream is answering."""
         return self.contacted_at is not None and not self._over and self.usage is None
-
-    @property
-    def cost(self) -> NanoUsd:
-        """0 where nothing was used."""
-        return 0 if self.usage is None else pricing.cost(self.price, self.usage)
 
     def attempted(self) -> Attempted:
         """The attempt as a value."""
@@ -75,6 +72,9 @@ class Call:
             error=self.error,
             seconds=self.seconds,
         )
+
+    def _used(self, usage: Usage) -> None:
+        self.usage, self.cost = usage, pricing.cost(self.price, usage)
 
     def _estimate(self) -> Usage:
         return pricing.estimate_usage(prompt_bytes=self._prompt_bytes, answer_bytes=self._answer_bytes)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from dispatcher_service.catalogue import Model
+from dispatcher_service.catalogue import LadderModels, Model
 from dispatcher_service.chat import Chat, Role
 from dispatcher_service.costing import Prompt
 from dispatcher_service.errors import InvalidRequest
@@ -15,10 +15,18 @@ class Needs:
 
     def __init__(self, chat: Chat) -> None:
         self.prompt: Final = Prompt.of(chat)
-        self._kinds = frozenset(kind for _, kind in self.prompt.parts)
+        self._kinds = frozenset([kind for _, kind in self.prompt.parts])
         self._tools = bool(chat.tools) or any(
             message.tool_calls or message.role is Role.TOOL for message in chat.messages
         )
+
+    def left_out(self, ladder: LadderModels) -> dict[int, LeftOut]:
+        """Why models of a ladder cannot take the request, by rung; empty if all can."""
+        asked, tokens = self.prompt.max_tokens, self.prompt.text_tokens
+        roomy = tokens <= ladder.room if asked is None else tokens + asked <= ladder.window
+        if roomy and not self._kinds and (ladder.tools or not self._tools):
+            return {}
+        return {rung: why for rung, model in enumerate(ladder.models) if (why := self.unfit(model)) is not None}
 
     def unfit(self, model: Model) -> LeftOut | None:
         """Why a model cannot take the request; `None` if it can.

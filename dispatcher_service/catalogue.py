@@ -1,6 +1,8 @@
 """What the configuration file says, as frozen values: models, deployments, tenants."""
 
 import enum
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -74,6 +76,32 @@ class Model:
     def price_at(self, now: float) -> Price:
         """The price in force at a time in seconds since the epoch."""
         return pricing.price_at(self.prices, now)
+
+
+class LadderModels:
+    """The models of a ladder, with what every request asks of all of them and can be known before any comes.
+
+    Attributes:
+        models: by rung.
+        tools: whether each calls tools.
+        window: the smallest context window, in tokens; infinite where none has one.
+        room: what context windows leave for a prompt beside each model's longest answer, at least; infinite likewise.
+    """
+
+    def __init__(self, models: tuple[Model, ...]) -> None:
+        self.models = models
+        self.tools = all(model.tools for model in models)
+        windows = [(model.context_window, model.max_output_tokens or 0) for model in models]
+        self.window = min((window for window, _ in windows if window is not None), default=math.inf)
+        self.room = min((window - answer for window, answer in windows if window is not None), default=math.inf)
+        changes = sorted({price.effective_from for model in models for price in model.prices})
+        # Before the first change the prices are those after it: a model is never free.
+        self._changes = changes[1:]
+        self._prices = [tuple(model.price_at(change) for model in models) for change in changes]
+
+    def prices_at(self, now: float) -> tuple[Price, ...]:
+        """The prices in force at a time in seconds since the epoch, by rung."""
+        return self._prices[bisect_right(self._changes, now)]
 
 
 class Api(enum.Enum):
@@ -263,10 +291,20 @@ class Catalogue:
     retries: RetryPolicy = RetryPolicy()
     drains: bool = field(init=False)
     """Whether any model's answers are read on without their caller."""
+    _ladders: dict[tuple[str, ...], LadderModels] = field(init=False, repr=False, compare=False, default_factory=dict)
+    """Those that were asked for, by the models' names."""
 
     def __post_init__(self) -> None:
         drains = any(model.on_disconnect is OnDisconnect.DRAIN for model in self.models.values())
         object.__setattr__(self, "drains", drains)
+
+    def models_of(self, ladder: Ladder) -> LadderModels:
+        """The models of a tenant's ladder, or of what a tool loop made of one."""
+        known = self._ladders.get(ladder.models)
+        if known is None:
+            known = LadderModels(tuple(self.models[name] for name in ladder.models))
+            self._ladders[ladder.models] = known
+        return known
 
     def all_deployments(self) -> Iterator[Deployment]:
         """Every deployment of every model."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.stickiness import Held
 
 JsonObject = Mapping[str, Any]
@@ -25,7 +26,7 @@ OWNED_KEYS = frozenset(
 """Keys of a request that have a field of their own, change what is billed, or make an answer we could not pass on."""
 
 
-class Role(enum.Enum):
+class Role(ClosedSet):
     """Who wrote a message. The values are OpenAI's."""
 
     SYSTEM = "system"
@@ -35,7 +36,7 @@ class Role(enum.Enum):
     TOOL = "tool"
 
 
-class PartKind(enum.Enum):
+class PartKind(ClosedSet):
     """What a part of a message is. The values are keys of a model's `part_tokens`, apart from those that are text."""
 
     TEXT = "text"

@@ -8,7 +8,7 @@ from dispatcher_service.capability import Needs
 from dispatcher_service.catalogue import FixedAlpha, OnScorerFailure, TenantPolicy
 from dispatcher_service.chat import Chat
 from dispatcher_service.contenders import Contenders
-from dispatcher_service.costing import Expectations, Prompt
+from dispatcher_service.costing import Expectations
 from dispatcher_service.errors import Forbidden, InvalidRequest, ScorerUnavailable, Unauthenticated
 from dispatcher_service.outcome import Choice, Prediction
 from dispatcher_service.pacing_targets import Estimate, Reference
@@ -18,7 +18,6 @@ from dispatcher_service.routing import (
     AlphaSource,
     Candidates,
     Decision,
-    Ladder,
     LeftOut,
     Objective,
     Reason,
@@ -99,7 +98,8 @@ class Chooser:
         _check_extra_body(policy, request.chat)
         needs = Needs(request.chat)
         field = contenders.find(policy, progress, needs)
-        return field, self._estimate(field.ladder, progress, needs.prompt)
+        prices = field.models.prices_at(progress.received_at)
+        return field, Estimate(self._expectations.costs(field.models.models, prices, needs.prompt))
 
     async def _predict(self, progress: Progress, field: Contenders) -> Prediction | None:
         request, policy = progress.request, progress.policy
@@ -133,7 +133,7 @@ class Chooser:
             decision = _without_prediction(policy, field)
             return await self._forced(progress, field, decision, estimate, preview=preview)
         candidates, not_compared = comparing.compare(prediction, field.ladder, field.rungs, policy.objective, estimate)
-        left_out = {**field.left_out, **not_compared}
+        left_out = {**field.left_out, **not_compared} if not_compared else field.left_out
         if candidates is None:
             decision = _without_prediction(policy, field)
             return await self._forced(
@@ -195,10 +195,6 @@ class Chooser:
         if policy.pacing is not None and not preview:
             await self._pacer.forced(policy, rung=decision.rung, estimate=estimate)
 
-    def _estimate(self, ladder: Ladder, progress: Progress, prompt: Prompt) -> Estimate:
-        models, now, cost = progress.catalogue.models, progress.received_at, self._expectations.cost
-        return Estimate(tuple([cost(models[name], models[name].price_at(now), prompt) for name in ladder.models]))
-
 
 def _chosen(
     progress: Progress,
@@ -213,7 +209,7 @@ def _chosen(
 ) -> Choice:
     if progress.policy.pacing is not None:
         progress.paced = Paced(decision.rung, estimate)
-    price = progress.catalogue.models[field.ladder.models[decision.rung]].price_at(progress.received_at)
+    price = field.models.prices_at(progress.received_at)[decision.rung]
     return Choice(
         decision=decision,
         ladder=field.ladder,

@@ -5,15 +5,13 @@ tenant's ladder beats each model that it knows, and those are compared. A scorer
 of the models between the ends: then the two ends are compared.
 """
 
-from collections.abc import Sequence
-
 from dispatcher_service.outcome import Prediction
 from dispatcher_service.pacing_targets import Estimate
 from dispatcher_service.routing import EVEN, Candidates, Ladder, LeftOut, Objective
 
 
 def compare(
-    prediction: Prediction, ladder: Ladder, rungs: Sequence[int], objective: Objective, estimate: Estimate
+    prediction: Prediction, ladder: Ladder, rungs: tuple[int, ...], objective: Objective, estimate: Estimate
 ) -> tuple[Candidates | None, dict[int, LeftOut]]:
     """The candidates among some rungs of a ladder, and why the others of these are none.
 
@@ -27,18 +25,22 @@ def compare(
     Returns:
         No candidates where fewer than two can be told apart.
     """
-    left_out: dict[int, LeftOut] = {}
-    if ladder.top == 1:
-        beaten = {0: prediction.win_probability, 1: EVEN}
+    if prediction.beaten and ladder.top > 1:
+        names, known = ladder.scorer_names, prediction.beaten
+        beaten = [known.get(names[rung]) for rung in rungs]
     else:
-        beaten, left_out = _known(prediction, ladder, rungs)
-    compared = tuple(rung for rung in rungs if rung in beaten)
-    if len(compared) < 2:
+        ends = {0: prediction.win_probability, ladder.top: EVEN}
+        beaten = [ends.get(rung) for rung in rungs]
+    left_out: dict[int, LeftOut] = {}
+    if None in beaten:
+        left_out = {rung: LeftOut.NOT_SCORED for rung, each in zip(rungs, beaten, strict=True) if each is None}
+        rungs = tuple([rung for rung in rungs if rung not in left_out])
+    if len(rungs) < 2:
         return None, left_out
     candidates = Candidates(
-        rungs=compared,
-        beaten=tuple(beaten[rung] for rung in compared),
-        fractions=tuple(map(estimate.fraction, compared)) if objective is Objective.UTILITY else (),
+        rungs=rungs,
+        beaten=tuple([each for each in beaten if each is not None]),
+        fractions=tuple([estimate.fraction(rung) for rung in rungs]) if objective is Objective.UTILITY else (),
         top=ladder.top,
         objective=objective,
     )
@@ -48,14 +50,4 @@ def compare(
 def not_compared(prediction: Prediction, ladder: Ladder) -> int:
     """How many models of a ladder a scorer cannot compare with the others."""
     known = prediction.beaten or ladder.ends.both
-    return sum(name not in known for name in ladder.scorer_names)
-
-
-def _known(prediction: Prediction, ladder: Ladder, rungs: Sequence[int]) -> tuple[dict[int, float], dict[int, LeftOut]]:
-    """P(the strong end is better) by rung, and why some rungs have none."""
-    if prediction.beaten:
-        names = ladder.scorer_names
-        beaten = {rung: prediction.beaten[names[rung]] for rung in rungs if names[rung] in prediction.beaten}
-    else:
-        beaten = {0: prediction.win_probability, ladder.top: EVEN}
-    return beaten, {rung: LeftOut.NOT_SCORED for rung in rungs if rung not in beaten}
+    return len([name for name in ladder.scorer_names if name not in known])

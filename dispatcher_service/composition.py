@@ -112,7 +112,7 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
         tracing=tracing,
     )
 
-    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics, service=SERVICE)
+    admitting = Admitting(settings, catalogue=policies.catalogue, registry=registry, metrics=metrics)
 
     def record(outcome: Outcome) -> None:
         metrics.observe(outcome)
@@ -175,7 +175,7 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
     )
 
     def register(to: grpc.aio.Server) -> None:
-        dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, to)
+        dispatcher_pb2_grpc.add_DispatcherServiceServicer_to_server(servicer, admitting.before(to))
         records_pb2_grpc.add_RecordServiceServicer_to_server(record_servicer, to)
         budget_pb2_grpc.add_BudgetServiceServicer_to_server(budget_servicer, to)
 
@@ -212,7 +212,6 @@ async def serve(settings: Settings, *, parent: WorkerEnd | None = None) -> None:
             drain_seconds=settings.drain,
             reflection=settings.mode == "development",
             tls=tls.from_settings(settings, prefix=PREFIX),
-            interceptors=[admitting.interceptor],
             parent=parent,
         ),
         register=register,

@@ -1,5 +1,6 @@
 """What an attempt may cost at most, and what it is expected to cost, before it is made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher_service import budget, pricing
@@ -90,14 +91,18 @@ class Expectations:
     def __init__(self) -> None:
         self._output_tokens: dict[str, float] = {}
 
-    def cost(self, model: Model, price: Price, prompt: Prompt) -> NanoUsd:
-        """What one attempt is expected to cost: no more than its worst case."""
-        tokens = self._output_tokens.get(model.name, _FIRST_GUESS)
-        bound = prompt.output_bound(model)
-        if bound is not None and bound < tokens:
-            tokens = bound
-        prompt_tokens = prompt.tokens(model) if prompt.parts else prompt.text_tokens
-        return min(pricing.plain_cost(price, prompt_tokens, round(tokens) * prompt.answers), _MOST)
+    def costs(self, models: Sequence[Model], prices: Sequence[Price], prompt: Prompt) -> tuple[NanoUsd, ...]:
+        """What one attempt at each model is expected to cost: no more than its worst case."""
+        known, asked = self._output_tokens, prompt.max_tokens
+        answers = [known.get(model.name, _FIRST_GUESS) for model in models]
+        bounds = [model.max_output_tokens if asked is None else asked for model in models]
+        outputs = [
+            round(answer if bound is None or answer < bound else bound) * prompt.answers
+            for answer, bound in zip(answers, bounds, strict=True)
+        ]
+        inputs = [prompt.tokens(model) for model in models] if prompt.parts else [prompt.text_tokens] * len(models)
+        costs = pricing.plain_costs(prices, inputs, outputs)
+        return tuple(costs if max(costs) <= _MOST else [min(cost, _MOST) for cost in costs])
 
     def observe(self, model: Model, usage: Usage, answers: int) -> None:
         """A model gave this many answers."""

@@ -1,7 +1,7 @@
 """The use case: one request, from a tenant's question to an answer with its decision and its cost."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 
 from dispatcher_service.answer import Completion, Delta, End, Idempotency
@@ -143,29 +143,35 @@ class Dispatcher:
         return self._drains.stream(events, progress) if progress.catalogue.drains else events
 
     async def _complete(self, progress: Progress) -> Answer:
-        with progress, self._paced(progress):
-            completion = await self._strategy(progress).complete(progress)
-            bill = progress.settle(tuple(choice.finish_reason for choice in completion.choices))
-            return Answer(choice=progress.answered, completion=completion, bill=bill)
+        with progress:
+            try:
+                completion = await self._strategy(progress).complete(progress)
+                bill = progress.settle(tuple([choice.finish_reason for choice in completion.choices]))
+                return Answer(choice=progress.answered, completion=completion, bill=bill)
+            finally:
+                self._tell_pacing(progress)
 
     async def _stream(self, progress: Progress) -> AsyncGenerator[StreamEvent, None]:
-        with progress, self._paced(progress):
-            started = False
-            async with contextlib.aclosing(await self._strategy(progress).stream(progress)) as events:
-                try:
-                    async for event in events:
-                        if not started:
-                            started = True
-                            yield Started(progress.answered)
-                        if not isinstance(event, End):
-                            yield event
-                        else:
-                            bill = progress.settle(event.finish_reasons)
-                            yield Finished(choice=progress.answered, end=event, bill=bill)
-                except PointsmanError as error:
-                    if started:
-                        yield Broken(choice=progress.answered, error=error, bill=progress.break_off(error))
-                    raise
+        with progress:
+            try:
+                async with contextlib.aclosing(await self._strategy(progress).stream(progress)) as events:
+                    started = False
+                    try:
+                        async for event in events:
+                            if not started:
+                                started = True
+                                yield Started(progress.answered)
+                            if not isinstance(event, End):
+                                yield event
+                            else:
+                                bill = progress.settle(event.finish_reasons)
+                                yield Finished(choice=progress.answered, end=event, bill=bill)
+                    except PointsmanError as error:
+                        if started:
+                            yield Broken(choice=progress.answered, error=error, bill=progress.break_off(error))
+                        raise
+            finally:
+                self._tell_pacing(progress)
 
     def _strategy(self, progress: Progress) -> Strategy:
         policy = progress.catalogue.tenants.get(progress.request.tenant_id)
@@ -182,14 +188,11 @@ class Dispatcher:
             wall_clock=self._wall_clock,
         )
 
-    @contextlib.contextmanager
-    def _paced(self, progress: Progress) -> Iterator[None]:
-        """Tells pacing what became of the decision: the model that it went to in the end, and what it cost."""
-        try:
-            yield
-        finally:
-            if progress.paced is not None and progress.choice is not None:
-                rung = progress.choice.decision.rung
-                if rung != progress.paced.rung:
-                    self._pacer.rerouted(progress.policy, by=progress.paced.moved_to(rung))
-                self._pacer.settled(progress.policy, estimated=progress.paced.expected, actual=progress.cost)
+    def _tell_pacing(self, progress: Progress) -> None:
+        """What became of the decision: the model that it went to in the end, and what it cost."""
+        paced, answering = progress.paced, progress.answering
+        if paced is not None and answering is not None:
+            rung = answering.choice.decision.rung
+            if rung != paced.rung:
+                self._pacer.rerouted(progress.policy, by=paced.moved_to(rung))
+            self._pacer.settled(progress.policy, estimated=paced.expected, actual=progress.cost)

@@ -1,8 +1,8 @@
 """What stands before each deployment: its breaker and its limit of calls at once."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Protocol
 
 from dispatcher_service.breaker import Breaker, BreakerState
@@ -27,11 +27,55 @@ class Observe(Protocol):
         """A deployment was not called although it was its turn."""
 
 
-@dataclass(slots=True)
-class _Gate:
-    deployment: Deployment
-    breaker: Breaker
-    in_flight: int = 0
+class _Gate(AbstractContextManager[None]):
+    """What stands before one deployment, and surrounds each of its calls: of a call it keeps nothing but its count."""
+
+    def __init__(self, deployment: Deployment, breaker: Breaker, observe: Observe) -> None:
+        self.breaker = breaker
+        self._deployment = deployment
+        self._observe = observe
+        self._in_flight = 0
+
+    def configure(self, deployment: Deployment) -> None:
+        """The deployment as it is from now on. Calls in flight and what is known of its health stay."""
+        if deployment is not self._deployment:
+            self._deployment = deployment
+            self.breaker.configure(failures=deployment.breaker_failures, cooldown=deployment.breaker_cooldown)
+
+    def __enter__(self) -> None:
+        name, limit = self._deployment.name, self._deployment.max_concurrency
+        if limit is not None and self._in_flight >= limit:
+            self._observe.attempt_skipped(name)
+            what = f"has the {limit} calls at once that it may have"
+            raise UpstreamSkipped(name, what, asked_to_wait=BUSY_RETRY_AFTER)
+        if not self.breaker.allow():
+            self._observe.attempt_skipped(name)
+            what = "left alone, because it failed several times in a row"
+            raise UpstreamSkipped(name, what, asked_to_wait=self.breaker.retry_after)
+        self._in_flight += 1
+        self._observe.attempt_began(name)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._in_flight -= 1
+        self._observe.attempt_ended(self._deployment.name, self._judged(error))
+
+    def _judged(self, error: BaseException | None) -> AttemptResult:
+        """How the call ended, once the breaker knows."""
+        if error is None:
+            self.breaker.succeeded()
+            return AttemptResult.OK
+        if not isinstance(error, UpstreamError):
+            # The caller went away, or there is no money: that says nothing about the deployment.
+            self.breaker.abandoned()
+            return AttemptResult.CANCELLED
+        if isinstance(error, UpstreamRejected):
+            self.breaker.succeeded()
+        elif error.out_of_time:
+            # A caller without patience must not close a deployment to the others.
+            self.breaker.abandoned()
+        else:
+            self.breaker.failed(retry_after=error.asked_to_wait)
+        return result_of(error)
 
 
 class Gates:
@@ -43,59 +87,17 @@ class Gates:
         self._observe = observe
         self._gates: dict[str, _Gate] = {}
 
-    @contextmanager
-    def calling(self, deployment: Deployment) -> Iterator[None]:
+    def calling(self, deployment: Deployment) -> AbstractContextManager[None]:
         """Surrounds one call. How the block ends tells the breaker how the deployment is.
 
-        Raises:
+        Entering raises:
             UpstreamSkipped: it must not be called now.
         """
-        gate = self._gate(deployment)
-        self._enter(gate)
-        result = AttemptResult.CANCELLED
-        try:
-            yield
-            result = AttemptResult.OK
-        except UpstreamError as error:
-            result = result_of(error)
-            self._judge(gate, error)
-            raise
-        except BaseException:
-            # The caller went away, or there is no money: that says nothing about the deployment.
-            gate.breaker.abandoned()
-            raise
-        else:
-            gate.breaker.succeeded()
-        finally:
-            gate.in_flight -= 1
-            self._observe.attempt_ended(deployment.name, result)
+        return self._gate(deployment)
 
     def state(self, deployment: Deployment) -> BreakerState:
         """The breaker's state now."""
         return self._gate(deployment).breaker.state
-
-    def _enter(self, gate: _Gate) -> None:
-        limit = gate.deployment.max_concurrency
-        if limit is not None and gate.in_flight >= limit:
-            self._observe.attempt_skipped(gate.deployment.name)
-            what = f"has the {limit} calls at once that it may have"
-            raise UpstreamSkipped(gate.deployment.name, what, asked_to_wait=BUSY_RETRY_AFTER)
-        if not gate.breaker.allow():
-            self._observe.attempt_skipped(gate.deployment.name)
-            what = "left alone, because it failed several times in a row"
-            raise UpstreamSkipped(gate.deployment.name, what, asked_to_wait=gate.breaker.retry_after)
-        gate.in_flight += 1
-        self._observe.attempt_began(gate.deployment.name)
-
-    @staticmethod
-    def _judge(gate: _Gate, error: UpstreamError) -> None:
-        if isinstance(error, UpstreamRejected):
-            gate.breaker.succeeded()
-        elif error.out_of_time:
-            # A caller without patience must not close a deployment to the others.
-            gate.breaker.abandoned()
-        else:
-            gate.breaker.failed(retry_after=error.asked_to_wait)
 
     def _gate(self, deployment: Deployment) -> _Gate:
         gate = self._gates.get(deployment.name)
@@ -103,9 +105,6 @@ class Gates:
             breaker = Breaker(
                 failures=deployment.breaker_failures, cooldown=deployment.breaker_cooldown, clock=self._clock
             )
-            gate = self._gates[deployment.name] = _Gate(deployment, breaker)
-        elif gate.deployment != deployment:
-            # The file was loaded again: calls in flight and what is known of the deployment's health stay.
-            gate.deployment = deployment
-            gate.breaker.configure(failures=deployment.breaker_failures, cooldown=deployment.breaker_cooldown)
+            gate = self._gates[deployment.name] = _Gate(deployment, breaker, self._observe)
+        gate.configure(deployment)
         return gate

@@ -1,16 +1,16 @@
 """What became of one request, as values: its choice, its bill, and the outcome that metrics and logs are made of."""
 
 import asyncio
-import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dispatcher_service.answer import FinishReason
 from dispatcher_service.catalogue import Deployment
 from dispatcher_service.chat import Request
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.errors import PointsmanError
 from dispatcher_service.pacing_targets import Estimate
-from dispatcher_service.pricing import NanoUsd, Usage, UsageSource
+from dispatcher_service.pricing import NanoUsd, Price, Usage, UsageSource
 from dispatcher_service.routing import AlphaSource, Candidates, Decision, Ladder, LeftOut, Reason
 from dispatcher_service.strategy_policies import StrategyName
 
@@ -51,7 +51,7 @@ class Ranking:
     scorer_version: str
 
 
-class StageResult(enum.Enum):
+class StageResult(ClosedSet):
     """What became of a model that a strategy asked, or would have. Closed: a metric label."""
 
     ACCEPTED = "accepted"
@@ -159,15 +159,14 @@ class Bill:
     """What a request cost, and what the same token counts would have cost elsewhere.
 
     `cost` and `tokens` are those of all its attempts; `usage` is that of the answer, and so are the other costs, or,
-    where there is no answer, that of the last attempt which used anything: `ladder_costs` at each rung,
-    `other_tier_cost` at the strong end, or where that was chosen at the cheap one.
+    where there is no answer, that of the last attempt which used anything: `other_tier_cost` at the strong end of the
+    ladder, or where that was chosen at the cheap one.
     """
 
     usage: Usage
     cost: NanoUsd
     other_tier_cost: NanoUsd
     all_strong_cost: NanoUsd
-    ladder_costs: tuple[NanoUsd, ...] = ()
     attempts: int = 1
     """Upstream calls that were made."""
     tokens: int = 0
@@ -206,6 +205,7 @@ class Outcome:
         method: the gRPC method's name.
         received_at: seconds since the epoch.
         choice: `None` if the request ended before one was made.
+        prices: of the models of the choice's ladder, by rung; empty without a choice.
         attempts: every upstream that was called, in order.
         bill: of all attempts; `None` if certainly nothing was used.
         finish_reasons: one per choice; empty if the answer did not end.
@@ -220,6 +220,7 @@ class Outcome:
     method: str
     received_at: float
     choice: Choice | None
+    prices: tuple[Price, ...] = ()
     attempts: tuple[Attempted, ...]
     bill: Bill | None
     finish_reasons: tuple[FinishReason, ...]

@@ -1,10 +1,10 @@
 """Tokens to money. Money is integer nano-USD, prices integer nano-USD per million tokens; no float holds money."""
 
-import enum
-import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from dispatcher_service.closed_set import ClosedSet
 
 NanoUsd = int
 """Billionths of a US dollar."""
@@ -14,7 +14,7 @@ _TOKENS_PER_PRICE = 1_000_000
 _BYTES_PER_ESTIMATED_TOKEN = 4
 
 
-class UsageSource(enum.Enum):
+class UsageSource(ClosedSet):
     """Where token counts come from."""
 
     REPORTED = "reported"
@@ -69,19 +69,12 @@ class Price:
     output: NanoUsd
     reasoning: NanoUsd
     effective_from: int = 0
+    version: str = field(init=False, repr=False, compare=False)
+    """Names these numbers and their date: equal for equal prices, on every host."""
 
-    @property
-    def version(self) -> str:
-        """Names these numbers and their date: equal for equal prices, on every host."""
-        return _version(
-            (self.effective_from, self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
-        )
-
-
-@functools.lru_cache(maxsize=1024)
-def _version(numbers: tuple[int, ...]) -> str:
-    # Asked for on every call, of the same few prices.
-    return hashlib.sha256(repr(numbers).encode()).hexdigest()[:12]
+    def __post_init__(self) -> None:
+        numbers = (self.effective_from, self.input, self.cached_input, self.cache_write, self.output, self.reasoning)
+        object.__setattr__(self, "version", hashlib.sha256(repr(numbers).encode()).hexdigest()[:12])
 
 
 def price_at(prices: Sequence[Price], now: float) -> Price:
@@ -107,9 +100,12 @@ def cost(price: Price, usage: Usage) -> NanoUsd:
     return -(-total // _TOKENS_PER_PRICE)
 
 
-def plain_cost(price: Price, input_tokens: int, output_tokens: int) -> NanoUsd:
-    """The cost of a call without cached or reasoning tokens, rounded up alike."""
-    return -(-(input_tokens * price.input + output_tokens * price.output) // _TOKENS_PER_PRICE)
+def plain_costs(prices: Sequence[Price], input_tokens: Sequence[int], output_tokens: Sequence[int]) -> list[NanoUsd]:
+    """The costs of calls without cached or reasoning tokens, each rounded up alike."""
+    return [
+        -(-(read * price.input + written * price.output) // _TOKENS_PER_PRICE)
+        for price, read, written in zip(prices, input_tokens, output_tokens, strict=True)
+    ]
 
 
 def estimate_usage(*, prompt_bytes: int, answer_bytes: int) -> Usage:

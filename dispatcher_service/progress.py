@@ -64,7 +64,7 @@ class Asked:
     @property
     def cost(self) -> NanoUsd:
         """What its calls cost so far."""
-        return sum(call.cost for call in self.calls)
+        return sum([call.cost for call in self.calls])
 
     @property
     def cost_source(self) -> UsageSource | None:
@@ -119,6 +119,7 @@ class Progress:
         self.received_at = wall_clock()
         """Seconds since the epoch; prices are those of this moment, for all attempts."""
         self._finish_reasons: tuple[FinishReason, ...] = ()
+        self._settled: Bill | None = None
         self._error: PointsmanError | None = None
         self.left = False
         """The caller went away, and the work goes on without."""
@@ -145,7 +146,7 @@ class Progress:
     @property
     def cost(self) -> NanoUsd:
         """What all attempts cost so far."""
-        return sum(call.cost for call in self.calls)
+        return sum([call.cost for call in self.calls])
 
     def elapsed(self) -> float:
         """Seconds since the request arrived."""
@@ -174,11 +175,11 @@ class Progress:
         return call
 
     def settle(self, finish_reasons: tuple[FinishReason, ...]) -> Bill:
-        """The answer is complete."""
+        """The answer is complete, and every call has ended."""
         self._finish_reasons = finish_reasons
-        bill = self._bill()
-        assert bill is not None
-        return bill
+        self._settled = self._bill()
+        assert self._settled is not None
+        return self._settled
 
     def break_off(self, error: PointsmanError) -> Bill | None:
         """The answer ends with this error after a piece of it: what it has cost, `None` if certainly nothing."""
@@ -201,7 +202,7 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        bill = self._bill()
+        bill = self._bill() if self._settled is None else self._settled
         if self._error is not None:
             error = self._error
         elif isinstance(error, GeneratorExit):
@@ -212,40 +213,46 @@ class Progress:
             error = asyncio.CancelledError()
         if bill is not None and isinstance(error, PointsmanError):
             error.cost = bill.cost
-        calls = [call for call in self.calls if call.contacted_at is not None]
+        calls, choice = self._contacted(), self.choice
         self._record(
             Outcome(
                 request=self.request,
                 method=self._method,
                 received_at=self.received_at,
-                choice=self.choice,
-                attempts=tuple(call.attempted() for call in calls),
+                choice=choice,
+                prices=() if choice is None else self._prices(choice),
+                attempts=tuple([call.attempted() for call in calls]),
                 bill=bill,
                 finish_reasons=self._finish_reasons,
                 error=error,
                 total_seconds=self.elapsed(),
                 scorer_seconds=self.scorer_seconds,
-                upstream_seconds=sum(call.seconds for call in calls),
+                upstream_seconds=sum([call.seconds for call in calls]),
                 first_token_seconds=calls[-1].first_token_seconds if calls else None,
             )
         )
 
     def _bill(self) -> Bill | None:
-        used = [call.usage for call in self.calls if call.usage is not None]
+        used = [call for call in self.calls if call.usage is not None]
         answering = self.answering
         if not used or answering is None:
             return None
-        usage = next((call.usage for call in reversed(answering.calls) if call.usage is not None), used[-1])
-        choice = answering.choice
-        rung, ladder, now = choice.decision.rung, choice.ladder, self.received_at
-        models = self.catalogue.models
-        costs = tuple([pricing.cost(models[name].price_at(now), usage) for name in ladder.models])
+        answers = [call for call in answering.calls if call.usage is not None]
+        usage = (answers or used)[-1].usage
+        assert usage is not None
+        prices, ladder = self._prices(answering.choice), answering.choice.ladder
         return Bill(
             usage=usage,
             cost=self.cost,
-            other_tier_cost=costs[ladder.other(rung)],
-            all_strong_cost=costs[-1],
-            ladder_costs=costs,
-            attempts=sum(call.contacted_at is not None for call in self.calls),
-            tokens=sum(each.total for each in used),
+            other_tier_cost=pricing.cost(prices[ladder.other(answering.choice.decision.rung)], usage),
+            all_strong_cost=pricing.cost(prices[ladder.top], usage),
+            attempts=len(self._contacted()),
+            tokens=sum([call.usage.total for call in used if call.usage is not None]),
         )
+
+    def _contacted(self) -> list[Call]:
+        return [call for call in self.calls if call.contacted_at is not None]
+
+    def _prices(self, choice: Choice) -> tuple[Price, ...]:
+        """Of the models of the choice's ladder."""
+        return self.catalogue.models_of(choice.ladder).prices_at(self.received_at)

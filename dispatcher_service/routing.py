@@ -14,12 +14,12 @@ candidate and `NEVER_STRONG` the first. A tie goes to the dearer model. With two
 `win_probability >= alpha` (utility for an alpha within [¼, ¾]).
 """
 
-import enum
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher_service import exchange
+from dispatcher_service.closed_set import ClosedSet
 
 NEVER_STRONG = math.nextafter(1.0, 2.0)
 """An alpha that no win probability reaches."""
@@ -28,7 +28,7 @@ EVEN = 0.5
 """P(a model beats itself), a tie counting one half."""
 
 
-class Tier(enum.Enum):
+class Tier(ClosedSet):
     """Where a model stands on its tenant's ladder: at the cheap end, at the strong end, or between."""
 
     WEAK = "weak"
@@ -36,7 +36,7 @@ class Tier(enum.Enum):
     STRONG = "strong"
 
 
-class Reason(enum.Enum):
+class Reason(ClosedSet):
     """Why a model was chosen. Closed: the values are metric labels."""
 
     AT_OR_ABOVE_ALPHA = "at_or_above_alpha"
@@ -63,7 +63,7 @@ class Reason(enum.Enum):
     FUSED = "fused"
 
 
-class AlphaSource(enum.Enum):
+class AlphaSource(ClosedSet):
     """Where an alpha comes from."""
 
     FIXED = "fixed"
@@ -72,14 +72,14 @@ class AlphaSource(enum.Enum):
     PACED = "paced"
 
 
-class Objective(enum.Enum):
+class Objective(ClosedSet):
     """What a decision makes best. See the top of the file."""
 
     THRESHOLD = "threshold"
     UTILITY = "utility"
 
 
-class LeftOut(enum.Enum):
+class LeftOut(ClosedSet):
     """Why a model of the ladder took no part in a decision. Closed."""
 
     MODALITY = "modality"
@@ -122,11 +122,21 @@ class Ladder:
 
     models: tuple[str, ...]
     known_as: tuple[str, ...] = ()
+    top: int = field(init=False, repr=False, compare=False)
+    """The last rung."""
+    rungs: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    """All of them, ascending."""
+    scorer_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The names by which scorers know its models."""
+    ends: ModelPair = field(init=False, repr=False, compare=False)
+    """The two ends, as scorers know them."""
 
-    @property
-    def top(self) -> int:
-        """The last rung."""
-        return len(self.models) - 1
+    def __post_init__(self) -> None:
+        names = self.known_as or self.models
+        object.__setattr__(self, "top", len(self.models) - 1)
+        object.__setattr__(self, "rungs", tuple(range(len(self.models))))
+        object.__setattr__(self, "scorer_names", names)
+        object.__setattr__(self, "ends", ModelPair(strong=names[-1], weak=names[0]))
 
     @property
     def weak(self) -> str:
@@ -137,17 +147,6 @@ class Ladder:
     def strong(self) -> str:
         """The model at the strong end."""
         return self.models[-1]
-
-    @property
-    def ends(self) -> ModelPair:
-        """The two ends, as scorers know them."""
-        names = self.scorer_names
-        return ModelPair(strong=names[-1], weak=names[0])
-
-    @property
-    def scorer_names(self) -> tuple[str, ...]:
-        """The names by which scorers know its models."""
-        return self.known_as or self.models
 
     def rung(self, model: str) -> int | None:
         """Where a model stands; `None` if it is none of them."""

@@ -118,9 +118,10 @@ class Settings:
         maximum=1_000_000,
     )
     max_backlog: float = setting(
-        1.0,
-        meaning="How far the event loop may be behind, and how long a call may have waited, before calls are refused "
-        "as above. Lower refuses sooner in a burst; higher lets everybody wait.",
+        2.0,
+        meaning="How long a call may wait for its turn in a burst; in an overload that lasts it is a tenth of that, "
+        "and for a caller with a deadline half of what is left of it at most. Whoever would wait longer is refused at "
+        "once, as above. Also how far the event loop may be behind.",
         unit="seconds",
         minimum=0.01,
         maximum=60,

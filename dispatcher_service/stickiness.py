@@ -65,6 +65,8 @@ def kept(held: Held | None, ladder: Ladder, models: Container[str]) -> tuple[Lad
     if held is None or held.model not in models:
         return None
     rung = rung_of(held, ladder)
+    if ladder.models[rung] == held.model:
+        return ladder, rung
     names = (*ladder.models[:rung], held.model, *ladder.models[rung + 1 :])
     return replace(ladder, models=names), rung
 

@@ -3,10 +3,11 @@
 import enum
 from dataclasses import dataclass
 
+from dispatcher_service.closed_set import ClosedSet
 from dispatcher_service.routing import NEVER_STRONG
 
 
-class StrategyName(enum.Enum):
+class StrategyName(ClosedSet):
     """How a tenant's requests come to an answer. Closed: a metric label."""
 
     ROUTE = "route"

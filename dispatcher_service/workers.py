@@ -13,6 +13,7 @@ GAUGES: Mapping[str, GaugeRule] = {
     "pointsman_build_info": _MAX,
     # Work at hand: each worker has a part.
     "pointsman_dispatcher_requests_in_flight": _SUM,
+    "pointsman_dispatcher_calls_waiting": _SUM,
     "pointsman_dispatcher_upstream_in_flight": _SUM,
     "pointsman_dispatcher_tasks": _SUM,
     # The worst worker is the one to look at.

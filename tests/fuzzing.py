@@ -29,6 +29,11 @@ def requests(seed: int, count: int, seeds: list[Message]) -> Iterator[tuple[type
         yield type(good), _one(dice, type(good), good)
 
 
+def message(seed: int, kind: type[Message]) -> Message:
+    """A message whose fields hold random values."""
+    return _random_message(random.Random(seed), kind.DESCRIPTOR, 0)
+
+
 def _one(dice: random.Random, kind: type[Message], good: Message) -> bytes:
     way = dice.random()
     if way < 0.35:

@@ -44,6 +44,7 @@ WINDOWS_KEPT: Mapping[Period, float] = {
 """Seconds after its start that a window's balance is kept. The usage rows of the report are kept for good."""
 
 TOKEN_CLASSES = ("input", "cached_input", "cache_write", "output", "reasoning")
+_TOKEN_CLASSES = frozenset(TOKEN_CLASSES)
 
 
 class ChargeSource(enum.Enum):
@@ -90,7 +91,7 @@ class Attempt:
             raise ValueError(f"needs 0 <= estimate <= worst case < 2**53, not {self.estimate} and {self.worst_case}")
         if not 0 < self.lifetime <= MAX_LIFETIME:
             raise ValueError(f"a lifetime lies in (0, {MAX_LIFETIME}] seconds, not at {self.lifetime}")
-        if len({limit.period for limit in self.limits}) != len(self.limits):
+        if len(self.limits) > 1 and len({limit.period for limit in self.limits}) != len(self.limits):
             raise ValueError("a tenant has at most one limit per period")
 
 
@@ -163,13 +164,13 @@ class Charge:
     def __post_init__(self) -> None:
         if not 0 <= self.cost < 2**53:
             raise ValueError(f"a charge lies in [0, 2**53) nano-USD, not at {self.cost}")
-        unknown = set(self.tokens) - set(TOKEN_CLASSES)
-        if unknown:
+        if not self.tokens.keys() <= _TOKEN_CLASSES:
+            unknown = self.tokens.keys() - _TOKEN_CLASSES
             raise ValueError(f"unknown token classes: {', '.join(sorted(unknown))}")
 
     def counts(self) -> tuple[int, ...]:
         """Tokens in the order of `TOKEN_CLASSES`."""
-        return tuple(self.tokens.get(name, 0) for name in TOKEN_CLASSES)
+        return tuple([self.tokens.get(name, 0) for name in TOKEN_CLASSES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,12 @@ import functools
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from dispatcher_service.budget import Limit, Period, Windows, windows_at
+from dispatcher_service.budget import PERIODS, Limit, Windows, windows_at
 from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import (
     RETENTION,
@@ -54,10 +54,11 @@ _SWEEP_PAUSE_MS = 100
 """So much later than it is due a reservation may expire while calls come in, unless its money is wanted before."""
 _RETRY_SECONDS = 0.001
 _CHECKPOINT_STEPS = 2_000
-"""Steps between two checkpoints of this process: some 20 MB of log."""
-_LAST_RESORT_PAGES = 100_000
+"""Steps between two checkpoints of this process: some 16 MB of log."""
+_LONG_LOG_PAGES = 65_536
+"""Of 1 KiB. A log of this length has to begin anew, for which calls wait until the disk has it: rarely, then."""
+_LAST_RESORT_PAGES = 4 * _LONG_LOG_PAGES
 """Log length at which SQLite checkpoints by itself, should the thread not have got there."""
-_PERIODS = tuple(Period)
 _NO_TOKENS = (0,) * len(TOKEN_CLASSES)
 
 _ONE_ACCOUNT = "SELECT period, spent, reserved, cap FROM windows WHERE tenant = ? AND period = {} AND start = ?"
@@ -108,9 +109,10 @@ _DOCUMENTS = """
 _PAGE = 100
 _LAST_CHARACTER = "\U0010ffff"
 
-_Account = tuple[NanoUsd, NanoUsd, NanoUsd | None]
-"""Spent, reserved, and the limit last enforced there."""
+_Account = tuple[int, NanoUsd, NanoUsd, NanoUsd | None]
+"""Period, spent, reserved, and the limit last enforced there."""
 _Accounts = list[_Account]
+"""One per period, in their order."""
 _T = TypeVar("_T")
 
 
@@ -319,11 +321,14 @@ class SqliteLedger:
         return result
 
     def _copy_log(self) -> None:
-        """Checkpoint: most of it beside the writers, then the rest under the lock, so that the log begins anew."""
+        """Checkpoint, beside the writers. Where they pause, the next one begins the log anew by itself."""
         try:
             with contextlib.closing(sqlite3.connect(self._path, timeout=0.1)) as db:
-                db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                db.execute("PRAGMA wal_checkpoint(RESTART)")
+                (_, pages, _) = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if pages >= _LONG_LOG_PAGES:
+                    # What came meanwhile once more, so that little is left to do under the lock.
+                    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    db.execute("PRAGMA wal_checkpoint(RESTART)")
         except sqlite3.Error:
             logger.warning("a checkpoint of the ledger file failed: the log grows until one succeeds", exc_info=True)
 
@@ -404,7 +409,7 @@ class SqliteLedger:
         """
         limits = {limit.period: limit for limit in attempt.limits}
         tightest: tuple[NanoUsd, Limit, Balance] | None = None
-        for period, (window, (spent, reserved, cap)) in enumerate(zip(windows, accounts, strict=True)):
+        for window, (period, spent, reserved, cap) in zip(windows, accounts, strict=True):
             limit = limits.get(window.period)
             amount = None if limit is None else limit.amount
             held = reserved - attempt.worst_case
@@ -444,12 +449,13 @@ class SqliteLedger:
         freed = 0 if late else reservation.worst_case
         change = charge.cost - charged
         accounts = self._add(tenant_id, starts, spent=change, reserved=-freed)
+        place = tenant_id, starts[1], reservation.model
         if state == _EXPIRED:
-            self._book(reservation, ChargeSource.EXPIRED, -1, -charged, _NO_TOKENS)
-        self._book(reservation, charge.source, 1, charge.cost, charge.counts())
+            self._db.execute(_ADD_USAGE, (*place, ChargeSource.EXPIRED.value, -1, -charged, *_NO_TOKENS))
+        self._db.execute(_ADD_USAGE, (*place, charge.source.value, 1, charge.cost, *charge.counts()))
         cause = OverrunCause.LATE_SETTLE if late else OverrunCause.ABOVE_RESERVATION
         growth = change - freed
-        excess = max(0 if cap is None else min(growth, spent + held - cap) for spent, held, cap in accounts)
+        excess = max([0 if cap is None else min(growth, spent + held - cap) for _, spent, held, cap in accounts])
         if excess > 0:
             self._db.execute(_ADD_OVERRUN, (tenant_id, cause.value, excess))
         return Settled(
@@ -512,28 +518,21 @@ class SqliteLedger:
     def _accounts(self, tenant_id: str, windows: Windows) -> _Accounts:
         hour, day, month = windows
         rows = self._db.execute(_ACCOUNTS, (tenant_id, hour.start, tenant_id, day.start, tenant_id, month.start))
-        found = {period: (spent, reserved, cap) for period, spent, reserved, cap in rows}
-        return [found.get(period, (0, 0, None)) for period in range(3)]
+        found = {row[0]: row for row in rows}
+        return [found.get(period, (period, 0, 0, None)) for period in range(3)]
 
     def _forget_windows(self, tenant_id: str, now: int) -> None:
-        for period, kind in enumerate(_PERIODS):
+        for period, kind in enumerate(PERIODS):
             self._db.execute(
                 "DELETE FROM windows WHERE tenant = ? AND period = ? AND start < ?",
                 (tenant_id, period, now - WINDOWS_KEPT[kind]),
             )
 
-    def _add(self, tenant_id: str, starts: Iterable[int], *, spent: NanoUsd, reserved: NanoUsd) -> _Accounts:
-        values = [value for start in starts for value in (tenant_id, start, spent, reserved)]
+    def _add(self, tenant_id: str, starts: Sequence[int], *, spent: NanoUsd, reserved: NanoUsd) -> _Accounts:
+        hour, day, month = starts
+        values = (tenant_id, hour, spent, reserved, tenant_id, day, spent, reserved, tenant_id, month, spent, reserved)
         # In SQLite the rows come in the order of VALUES, but it promises none.
-        rows = sorted(self._db.execute(_ADD_TO_ACCOUNTS, values).fetchall())
-        return [(spent, reserved, cap) for _, spent, reserved, cap in rows]
-
-    def _book(
-        self, reservation: Reservation, source: ChargeSource, calls: int, cost: NanoUsd, tokens: tuple[int, ...]
-    ) -> None:
-        day = reservation.windows[1].start
-        row = (reservation.tenant_id, day, reservation.model, source.value, calls, cost, *tokens)
-        self._db.execute(_ADD_USAGE, row)
+        return sorted(self._db.execute(_ADD_TO_ACCOUNTS, values).fetchall())
 
     def _document(self, tenant_id: str, name: str, now_ms: int) -> Document | None:
         row = self._db.execute(
@@ -558,10 +557,13 @@ class SqliteLedger:
 
 
 def _balances(windows: Windows, accounts: _Accounts) -> Balances:
-    hour, day, month = (
-        Balance(window, spent, reserved) for window, (spent, reserved, _) in zip(windows, accounts, strict=True)
+    hour, day, month = windows
+    in_hour, in_day, in_month = accounts
+    return (
+        Balance(hour, in_hour[1], in_hour[2]),
+        Balance(day, in_day[1], in_day[2]),
+        Balance(month, in_month[1], in_month[2]),
     )
-    return hour, day, month
 
 
 def _midnight(day: date) -> int:

@@ -79,6 +79,5 @@ def line(logged: Record | Feedback) -> str:
 
 def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
     """From seconds since the epoch."""
-    stamp = timestamp_pb2.Timestamp()
-    stamp.FromNanoseconds(int(seconds * 1e9))
-    return stamp
+    whole, nanos = divmod(int(seconds * 1e9), 1_000_000_000)
+    return timestamp_pb2.Timestamp(seconds=whole, nanos=nanos)

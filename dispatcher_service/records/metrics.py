@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from dispatcher_service import pricing
 from dispatcher_service.metrics import PREFIX, tenant_labels
 from dispatcher_service.outcome import Outcome
 from dispatcher_service.pricing import NANO_USD_PER_USD
@@ -86,5 +87,6 @@ class RecordMetrics:
         self._shadows.labels(tenant, shadow.kind.value, shadow.decision.tier.value).inc()
         if outcome.bill is not None and outcome.choice is not None:
             alike = outcome.choice.decision.rung == shadow.decision.rung
-            cost = outcome.bill.cost if alike else outcome.bill.ladder_costs[shadow.decision.rung]
+            price = outcome.prices[shadow.decision.rung]
+            cost = outcome.bill.cost if alike else pricing.cost(price, outcome.bill.usage)
             self._shadow_cost.labels(tenant, shadow.kind.value).inc(cost / NANO_USD_PER_USD)

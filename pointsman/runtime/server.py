@@ -6,6 +6,7 @@ or SIGINT, then NOT_SERVING while calls in flight finish.
 
 import asyncio
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -50,7 +51,6 @@ class ServerSpec:
         drain_seconds: how long calls in flight may finish after SIGTERM before they are cancelled.
         reflection: offer gRPC server reflection.
         tls: certificate of the gRPC port; `None` speaks in the clear.
-        interceptors: see every call before its body is read.
         parent: the line to the parent that this process is a worker of, which shows the metrics of all; the gRPC port
             is shared then. `None`: this process is alone.
     """
@@ -63,7 +63,6 @@ class ServerSpec:
     drain_seconds: float
     reflection: bool
     tls: ServerTls | None = None
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
     parent: WorkerEnd | None = None
 
 
@@ -110,6 +109,8 @@ async def serve(
                 # Beside others the kernel sends calls as soon as the port is open, whatever health says.
                 await prepare()
                 address = await _open(server, spec)
+            # What is loaded stays: a garbage collector that looked at all of it would stop every call for 0.1 s.
+            gc.freeze()
             await _set_health(health, watched, serving=True)
             say_serving(address)
             await stop.wait()
@@ -123,7 +124,6 @@ async def serve(
 
 def _new_server(spec: ServerSpec) -> grpc.aio.Server:
     return grpc.aio.server(
-        interceptors=tuple(spec.interceptors),
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

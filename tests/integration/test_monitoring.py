@@ -79,7 +79,7 @@ TENANTS = ("default", "poor", "cascading")
 ABSENT = {
     'pointsman_dispatcher_decision_reasons_total{reason="scorer_unavailable"}': "the scorer is there all along",
     'pointsman_dispatcher_stages_total{result="no_score"}': "and so is its judge",
-    'pointsman_dispatcher_admission_refused_total{cause=~"calls|lag|age"}': "nothing is overloaded",
+    'pointsman_dispatcher_admission_refused_total{cause=~"calls|wait|lag|age"}': "nothing is overloaded",
     'pointsman_dispatcher_auth_total{result="expired"}': "there are no credentials",
 }
 """Selectors without series in this test, with the reason."""

@@ -1,6 +1,7 @@
 """What one tenant may ask for: per minute, at once, and in tokens. No tenant uses up another's."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from dispatcher_service.admission import Admission, Rate, TokenRates
 from dispatcher_service.catalogue import Catalogue, RateLimits
 from dispatcher_service.errors import RateLimited, UpstreamUnavailable
+from dispatcher_service.line import Line
 from dispatcher_service.outcome import Choice
 from dispatcher_service.overload import Overload
 from dispatcher_service.rates import Rates
@@ -36,7 +38,9 @@ class Bench:
         )
         dispatch.catalogue = self.catalogue
         counted = Rates(None, failed=lambda: None)
-        overload = Overload(max_calls=100, max_backlog=1, lag=lambda: 0.0, refused=lambda _: None)
+        overload = Overload(
+            max_calls=100, max_backlog=1, line=Line(time.monotonic), lag=lambda: 0.0, refused=lambda _: None
+        )
         self.door = Admission(
             overload=overload, rates=counted, catalogue=lambda: self.catalogue, refused=self.refusals.append
         )

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher_service import kept, rendering
+from dispatcher_service import kept, pricing, rendering
 from dispatcher_service.budget import Limit, OnExhausted, Period
 from dispatcher_service.catalogue import FixedAlpha, Model, OnScorerFailure, Shadow, StrongCallShare
 from dispatcher_service.chat import Image, Message, PartKind, Role, Text, Tool
@@ -66,7 +66,8 @@ async def test_the_cheapest_model_that_the_strongest_beats_too_seldom_answers() 
     bill = one.outcomes[0].bill
     assert bill is not None
     assert (bill.cost, bill.other_tier_cost, bill.all_strong_cost) == (MIDDLE_COST, STRONG_COST, STRONG_COST)
-    assert bill.ladder_costs == (WEAK_COST, MIDDLE_COST, STRONG_COST)
+    costs = [pricing.cost(price, bill.usage) for price in one.outcomes[0].prices]
+    assert costs == [WEAK_COST, MIDDLE_COST, STRONG_COST]
 
 
 async def test_utility_weighs_quality_against_cost() -> None:

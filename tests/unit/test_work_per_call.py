@@ -83,7 +83,7 @@ def test_a_request_enters_no_more_functions_than_it_did() -> None:
         def complete() -> None:
             runner.get_loop().run_until_complete(bench.dispatcher.complete(request()))
 
-        _compare(functions_entered(complete), 437)
+        _compare(functions_entered(complete), 342)
 
 
 def _compare(entered: float, baseline: float) -> None:
