@@ -71,15 +71,19 @@ def _costs(rows: Scored, alphas: Floats) -> Floats:
     return np.cumsum(changes)[:-1]
 
 
-def fit_cascade(rows: Scored, budget: float) -> Hybrid:
-    """A cascade whose mean cost is within the budget on these rows; one that accepts all where none is."""
-    return _between(rows, budget, 0.0, NEVER_STRONG) or Hybrid((0.0,) * rows.top)
+def fit_cascade(rows: Scored, budget: float, start: Hybrid | None = None) -> Hybrid:
+    """A cascade whose mean cost is within the budget on these rows; one that accepts all where none is.
+
+    Args:
+        start: a cascade of a budget near by, to begin from; `None` looks everywhere.
+    """
+    return _between(rows, budget, 0.0, NEVER_STRONG, start) or Hybrid((0.0,) * rows.top)
 
 
 def fit_hybrid(rows: Scored, budget: float) -> Hybrid:
     """The better of cascade and plain routing between the two ends, or α's that are clearly better still."""
     cascade, ends = fit_cascade(rows, budget), fit_ends(rows, budget)
-    begun = cascade if _cascades(rows, budget) else ends
+    begun = cascade if _cascades(rows, budget, cascade) else ends
     easy = [0.0, *(float(value) for value in np.quantile(rows.win_probability, _EASY_SHARES))]
     hard = [NEVER_STRONG, *(float(np.quantile(rows.win_probability, 1.0 - share)) for share in _HARD_SHARES)]
     candidates = [cascade, ends] + [
@@ -114,13 +118,13 @@ def qualities(rows: Scored, plan: Hybrid) -> Floats:
     return found
 
 
-def _cascades(rows: Scored, budget: float) -> bool:
-    """Whether cascades are at least as good as plain routing: by their differences, in standard errors, at this budget
-    and at budgets near by, of which nearer ones weigh more."""
+def _cascades(rows: Scored, budget: float, cascade: Hybrid) -> bool:
+    """Whether cascades, such as this one of the budget, are at least as good as plain routing: by their differences, in
+    standard errors, at this budget and at budgets near by, of which nearer ones weigh more."""
     evidence = 0.0
     for step, weight in _NEAR.items():
         near = budget + step * rows.all_strong_cost
-        gain = qualities(rows, fit_cascade(rows, near)) - qualities(rows, fit_ends(rows, near))
+        gain = qualities(rows, fit_cascade(rows, near, cascade)) - qualities(rows, fit_ends(rows, near))
         # Where there is nothing to choose, with no money or with more than all-strong costs, both do the same.
         if np.any(gain != 0.0):
             evidence += weight * float(gain.sum() / np.sqrt((gain**2).sum()))
