@@ -16,7 +16,6 @@ from dispatcher_service.answer import Completion, Delta, End
 from dispatcher_service.booking import Book, Booking
 from dispatcher_service.calls import Call
 from dispatcher_service.catalogue import Model, OnLedgerFailure
-from dispatcher_service.chat import Chat
 from dispatcher_service.costing import Expectations, Prompt
 from dispatcher_service.errors import (
     BudgetExhausted,
@@ -73,8 +72,10 @@ class Attempts:
                     async with await self._booked(asked, step) as attempt:
                         timeout = await attempt.start()
                         with attempt.call.waiting():
-                            completion = await self._upstream.complete(step.deployment, attempt.chat, timeout=timeout)
-                        attempt.call.received(sum(choice.text_bytes for choice in completion.choices))
+                            completion = await self._upstream.complete(
+                                step.deployment, asked.chat, max_tokens=attempt.max_tokens, timeout=timeout
+                            )
+                        attempt.call.received(sum([choice.text_bytes for choice in completion.choices]))
                         self._answered(attempt.call, completion.usage, asked)
                         return completion
             except UpstreamError as error:
@@ -97,7 +98,9 @@ class Attempts:
                 with self._gates.calling(step.deployment):
                     async with await self._booked(asked, step) as attempt:
                         timeout = await attempt.start()
-                        events = self._upstream.stream(step.deployment, attempt.chat, timeout=timeout)
+                        events = self._upstream.stream(
+                            step.deployment, asked.chat, max_tokens=attempt.max_tokens, timeout=timeout
+                        )
                         async with contextlib.aclosing(events):
                             while True:
                                 with attempt.call.waiting():
@@ -153,7 +156,7 @@ class Attempts:
         if asked.choice.price_version != price.version:
             asked.choice = replace(asked.choice, price_version=price.version)
         call = asked.begin(model, step.deployment, price)
-        return _Attempt(asked, call, costing.with_output_bound(model, asked.chat), self._book, booking)
+        return _Attempt(asked, call, costing.output_bound(model, asked.chat), self._book, booking)
 
     async def _reserved(self, asked: Asked, model: Model, price: Price, *, cheapest: bool, timeout: float) -> Booking:
         """The worst case of a call, put aside. Raises as `_booked` does."""
@@ -182,7 +185,7 @@ class Attempts:
         """Why the cheapest model is to answer; `None` where the policy, or the strategy, does not say so."""
         if asked.stage:
             return None
-        policy, in_tool_loop = asked.progress.policy, asked.progress.request.chat.in_tool_loop
+        policy, in_tool_loop = asked.progress.policy, asked.progress.in_tool_loop
         cheapest = _is_cheapest(asked, step)
         if isinstance(error, BudgetExhausted):
             if policy.pacing is not None:
@@ -195,16 +198,16 @@ class Attempts:
 
 def _is_cheapest(asked: Asked, step: Step) -> bool:
     """Whether no model of the tenant that may answer instead is cheaper. In a tool loop none may."""
-    return step.leg.rung == (0 if asked.progress.request.chat.in_tool_loop else asked.choice.fitting[0])
+    return step.leg.rung == (0 if asked.progress.in_tool_loop else asked.choice.fitting[0])
 
 
 class _Attempt:
     """One attempt whose money is put aside. A context manager: leaving it, in whatever way, settles or releases."""
 
-    def __init__(self, asked: Asked, call: Call, chat: Chat, book: Book, booking: Booking) -> None:
+    def __init__(self, asked: Asked, call: Call, max_tokens: int | None, book: Book, booking: Booking) -> None:
         self.call = call
-        self.chat = chat
-        """The conversation as this model is to get it."""
+        self.max_tokens = max_tokens
+        """What this model may answer at most, as it is told."""
         self._asked = asked
         self._book = book
         self._booking = booking

@@ -43,10 +43,10 @@ def find(policy: TenantPolicy, progress: Progress, needs: Needs) -> Contenders:
         InvalidRequest: no model of the tenant can take it.
         ModelsOff: operators have turned off those that can.
     """
-    request, catalogue, held = progress.request, progress.catalogue, progress.request.held
+    catalogue, held = progress.catalogue, progress.request.held
     off = overrides.models_off(policy.overrides, now=progress.received_at)
     ladder = policy.ladder
-    if request.chat.in_tool_loop:
+    if progress.in_tool_loop:
         if held is not None and held.model in off:
             raise ModelsOff(held.model)  # In a tool loop the model never changes.
         kept = stickiness.kept(held, ladder, catalogue.deployments.keys() - policy.closed(catalogue.models))

@@ -1,7 +1,7 @@
 """What an attempt may cost at most, and what it is expected to cost, before it is made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dispatcher_service import budget, pricing
 from dispatcher_service.catalogue import Model
@@ -17,11 +17,9 @@ _MOST: NanoUsd = 2**53 - 1
 """The ledger's largest amount, and so more than any limit holds."""
 
 
-def with_output_bound(model: Model, chat: Chat) -> Chat:
-    """The conversation as it is sent to a model: one that brings no `max_tokens` takes the model's."""
-    if chat.max_tokens is not None or model.max_output_tokens is None:
-        return chat
-    return replace(chat, max_tokens=model.max_output_tokens)
+def output_bound(model: Model, chat: Chat) -> int | None:
+    """The most tokens of one answer: one that brings no `max_tokens` takes the model's; `None` if nothing bounds it."""
+    return model.max_output_tokens if chat.max_tokens is None else chat.max_tokens
 
 
 def prompt_bound(model: Model, chat: Chat) -> int:
@@ -36,7 +34,7 @@ def prompt_bound(model: Model, chat: Chat) -> int:
 
 def worst_case(model: Model, price: Price, chat: Chat) -> NanoUsd | None:
     """The most that one attempt can cost; `None` if neither the request nor the model bounds the answer."""
-    output_tokens = with_output_bound(model, chat).max_tokens
+    output_tokens = output_bound(model, chat)
     if output_tokens is None:
         return None
     most = budget.worst_case(
@@ -112,4 +110,4 @@ class Expectations:
 
 
 def _part_tokens(model: Model, chat: Chat) -> int:
-    return sum(model.part_tokens.get(kind, 0) for _, kind in chat.other_parts())
+    return sum([model.part_tokens.get(kind, 0) for _, kind in chat.other_parts()])

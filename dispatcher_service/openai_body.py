@@ -25,24 +25,24 @@ from dispatcher_service.chat import (
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def encode(deployment: Deployment, chat: Chat, *, stream: bool) -> bytes:
-    """The request's body as JSON: only what the caller has set.
+def encode(deployment: Deployment, chat: Chat, *, max_tokens: int | None, stream: bool) -> bytes:
+    """The request's body as JSON: only what the caller has set, and `max_tokens` where there is such a bound.
 
     Raises:
         ValueError: a member of the caller's own has no form in JSON.
     """
-    members = _members(deployment, chat) | {"stream": stream}
+    members = _members(deployment, chat, max_tokens) | {"stream": stream}
     if stream:
         # Always: it is what we bill by. The chunk that carries it ends here and is not passed on.
         members["stream_options"] = {"include_usage": True}
     return _ENCODER.encode({**members, **chat.extra_body}).encode()
 
 
-def _members(deployment: Deployment, chat: Chat) -> dict[str, Any]:
+def _members(deployment: Deployment, chat: Chat, max_tokens: int | None) -> dict[str, Any]:
     optional: dict[str, Any] = {
         "temperature": chat.temperature,
         "top_p": chat.top_p,
-        deployment.max_tokens_parameter: chat.max_tokens,
+        deployment.max_tokens_parameter: max_tokens,
         "stop": list(chat.stop) or None,
         "seed": chat.seed,
         "presence_penalty": chat.presence_penalty,

@@ -155,21 +155,25 @@ class _TracedUpstream:
         self._inner = inner
         self._tracer = tracer
 
-    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+    async def complete(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> Completion:
         with _client_span(
-            self._tracer, f"chat {deployment.upstream_model}", trace_attributes.of_call(deployment, chat)
+            self._tracer, f"chat {deployment.upstream_model}", trace_attributes.of_call(deployment, chat, max_tokens)
         ) as span:
-            completion = await self._inner.complete(deployment, chat, timeout=timeout)
+            completion = await self._inner.complete(deployment, chat, max_tokens=max_tokens, timeout=timeout)
             reasons = [choice.finish_reason for choice in completion.choices]
             span.set_attributes(trace_attributes.of_answer(reasons, completion.usage, completion.origin))
         return completion
 
-    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         started = time.monotonic()
-        attributes = {**trace_attributes.of_call(deployment, chat), "gen_ai.request.stream": True}
+        attributes = {**trace_attributes.of_call(deployment, chat, max_tokens), "gen_ai.request.stream": True}
         span = self._tracer.start_span(f"chat {deployment.upstream_model}", kind=SpanKind.CLIENT, attributes=attributes)
         first = True
-        events = self._inner.stream(deployment, chat, timeout=timeout)
+        events = self._inner.stream(deployment, chat, max_tokens=max_tokens, timeout=timeout)
         try:
             async with contextlib.aclosing(events):
                 while True:

@@ -30,7 +30,7 @@ what it did with `merge`. Of R replicas each can be wrong by one lease L at each
 |Σ(x - ρ)| <= (1 + η)/η + R·L. A single process does the same with itself: L is then how often F is refreshed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from dispatcher_service import routing
@@ -70,16 +70,15 @@ def decide(
     """
     pace = _with_version(lease.pace, policy, reference)
     distribution = pace.distributions[reference.version]
-    integrators = _credited(pace, policy, now)
-    alphas = _alphas(integrators, policy, distribution)
+    credited = _credited(pace, policy, now)
+    alphas = _alphas(credited, policy, distribution)
     alpha = max(policy.alpha, *alphas)
     decision = routing.decide_among(candidates, alpha=alpha)
-    for target, own in zip(policy.targets, alphas, strict=True):
+    integrators = dict(pace.integrators)
+    for target, own, before in zip(policy.targets, alphas, credited, strict=True):
         alike = own == alpha or candidates.rungs[routing.place_of(candidates, alpha=own)] == decision.rung
         free = alike and candidates.reach_both_ends
-        integrators[target.key] = _called(
-            integrators[target.key], target, policy.gain, decision.rung, estimate, free=free
-        )
+        integrators[target.key] = _called(before, target, policy.gain, decision.rung, estimate, free=free)
     scores = dict(lease.scores)
     scores[reference.version] = (*scores.get(reference.version, ()), candidates.need)
     return decision, Lease(_with(pace, integrators), scores, lease.calls + 1)
@@ -87,9 +86,9 @@ def decide(
 
 def forced(lease: Lease, policy: PacingPolicy, *, rung: int, estimate: Estimate, now: float) -> Lease:
     """The lease after a decision that something else made: for this rung of the ladder."""
-    integrators = _credited(lease.pace, policy, now)
-    for target in policy.targets:
-        integrators[target.key] = _called(integrators[target.key], target, policy.gain, rung, estimate, free=False)
+    integrators = dict(lease.pace.integrators)
+    for target, before in zip(policy.targets, _credited(lease.pace, policy, now), strict=True):
+        integrators[target.key] = _called(before, target, policy.gain, rung, estimate, free=False)
     return Lease(_with(lease.pace, integrators), lease.scores, lease.calls + 1)
 
 
@@ -99,8 +98,9 @@ def settled(lease: Lease, policy: PacingPolicy, *, estimated: NanoUsd, actual: N
     for target in policy.targets:
         integrator = integrators.get(target.key)
         if isinstance(target, SpendTarget) and integrator is not None and integrator.unit > 0:
+            low, high = _range(target, policy.gain)
             step = policy.gain * (actual - estimated) / integrator.unit
-            integrators[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
+            integrators[target.key] = _moved(integrator, integrator.level, ((step, high),), policy.gain, low)
     return Lease(_with(lease.pace, integrators), lease.scores, lease.calls)
 
 
@@ -113,8 +113,10 @@ def rerouted(lease: Lease, policy: PacingPolicy, *, by: float) -> Lease:
     for target in policy.targets:
         integrator = integrators.get(target.key)
         if isinstance(target, ShareTarget) and integrator is not None:
-            step = policy.gain * by
-            integrators[target.key] = _step(integrator, step, policy.gain, *_range(target, policy.gain))
+            low, high = _range(target, policy.gain)
+            integrators[target.key] = _moved(
+                integrator, integrator.level, ((policy.gain * by, high),), policy.gain, low
+            )
     return Lease(_with(lease.pace, integrators), lease.scores, lease.calls)
 
 
@@ -163,8 +165,11 @@ def merge(shared: Pace, lease: Lease, policy: PacingPolicy, *, now: float) -> Pa
         references={version: references[version] for version in kept},
     )
     merged = {target.key: _measured(pace, target, now) for target in policy.targets if target.key in integrators}
-    pace = _with(pace, {**integrators, **merged})
-    return _with(pace, _credited(pace, policy, now))
+    integrators |= merged
+    credited = _credited(_with(pace, integrators), policy, now)
+    for target, (integrator, level, until) in zip(policy.targets, credited, strict=True):
+        integrators[target.key] = replace(integrator, level=level, credited_until=until)
+    return _with(pace, integrators)
 
 
 def _with(pace: Pace, integrators: Mapping[str, Integrator]) -> Pace:
@@ -183,26 +188,28 @@ def _initial(target: Target) -> Integrator:
     return Integrator(level=1 - target.share if isinstance(target, ShareTarget) else 0.5)
 
 
-def _credited(pace: Pace, policy: PacingPolicy, now: float) -> dict[str, Integrator]:
-    """The integrators, those of the policy's targets with time credited up to `now`."""
-    integrators = dict(pace.integrators)
-    for target in policy.targets:
-        integrator = integrators.get(target.key) or _initial(target)
-        if isinstance(target, SpendTarget):
-            integrator = _credit(integrator, target, policy.gain, now)
-        integrators[target.key] = integrator
-    return integrators
+_Credited = tuple[Integrator, float, float | None]
+"""An integrator, with the level and the `credited_until` that it has once time is credited."""
 
 
-def _credit(integrator: Integrator, target: SpendTarget, gain: float, now: float) -> Integrator:
-    since = integrator.credited_until
+def _credited(pace: Pace, policy: PacingPolicy, now: float) -> list[_Credited]:
+    """Of each of the policy's targets, with time credited up to `now`."""
+    return [
+        _credit(pace.integrators.get(target.key) or _initial(target), target, policy.gain, now)
+        for target in policy.targets
+    ]
+
+
+def _credit(integrator: Integrator, target: Target, gain: float, now: float) -> _Credited:
+    level, since = integrator.level, integrator.credited_until
+    if isinstance(target, ShareTarget):
+        return integrator, level, since
     if since is None:
-        return _after(integrator, level=integrator.level, moved=integrator.moved, until=now)
+        return integrator, level, now
     if now <= since or integrator.unit <= 0:
-        return integrator  # clocks of replicas differ a little: time that was credited is not taken back
+        return integrator, level, since  # clocks of replicas differ a little: what was credited is not taken back
     allowance = target.allowed(since, now) / integrator.unit
-    level = _held(integrator.level, -gain * allowance, *_range(target, gain))
-    return _after(integrator, level=level, moved=integrator.moved, until=now)
+    return integrator, _held(level, -gain * allowance, *_range(target, gain)), now
 
 
 def _measured(pace: Pace, target: Target, now: float) -> Integrator:
@@ -214,56 +221,55 @@ def _measured(pace: Pace, target: Target, now: float) -> Integrator:
     return replace(integrator, weak_excess=integrator.weak_excess + (excess - integrator.weak_excess) / _MERGE_MEMORY)
 
 
-def _called(
-    integrator: Integrator, target: Target, gain: float, rung: int, estimate: Estimate, *, free: bool
-) -> Integrator:
+def _called(before: _Credited, target: Target, gain: float, rung: int, estimate: Estimate, *, free: bool) -> Integrator:
     """The integrator after one call."""
+    integrator, level, until = before
     low, high = _range(target, gain)
     if isinstance(target, ShareTarget):
         step = gain * (estimate.fraction(rung) - target.share)
         if free:
-            return _after(integrator, level=integrator.level + step, moved=integrator.moved + step)
-        return _step(integrator, step, gain, low, high)
+            return Integrator(  # what is not named here is of money
+                level=level + step,
+                moved=integrator.moved + step,
+                dropped_strong=integrator.dropped_strong,
+                dropped_weak=integrator.dropped_weak,
+            )
+        return _moved(integrator, level, ((step, high),), gain, low)
     incremental = estimate.incremental
     unit = integrator.unit + (incremental - integrator.unit) / _UNIT_MEMORY if integrator.unit > 0 else incremental
     weak = estimate.weak / unit
-    moved = _step(integrator, gain * weak, gain, low, high, unit=unit, weak=integrator.weak + weak)
+    steps = [(gain * weak, high)]
     above = estimate.above(rung)
-    if not above:
-        return moved
-    # A free strong call may be far dearer than `unit` and overshoot the range: it alone can, since all weak follows.
-    return _step(moved, gain * above / unit, gain, low, float("inf") if free else high)
+    if above:
+        # A free strong call may be far dearer than `unit` and overshoot: it alone can, since all weak follows.
+        steps.append((gain * above / unit, float("inf") if free else high))
+    return _moved(integrator, level, steps, gain, low, unit=unit, weak=integrator.weak + weak, until=until)
 
 
-def _step(
+def _moved(
     integrator: Integrator,
-    step: float,
+    level: float,
+    steps: Iterable[tuple[float, float]],
     gain: float,
     low: float,
-    high: float,
     *,
-    unit: float | None = None,
-    weak: float | None = None,
-) -> Integrator:
-    """Move the level within [low, high]; with another unit and another count of weak cost, if they are given."""
-    level = _held(integrator.level, step, low, high)
-    moved = integrator.moved + level - integrator.level
-    cut = (integrator.level + step - level) / gain
-    return _after(integrator, level=level, moved=moved, cut=cut, unit=unit, weak=weak)
-
-
-def _after(
-    integrator: Integrator,
-    *,
-    level: float,
-    moved: float,
-    cut: float = 0.0,
     unit: float | None = None,
     weak: float | None = None,
     until: float | None = None,
 ) -> Integrator:
-    """The integrator after a step of which saturation cut some calls' worth off; what is not given stays."""
-    # Not `replace`, which takes three times as long, and most of what pacing costs a call is this.
+    """The integrator after steps from a level, each with the highest level that it may lead to; `low` is the lowest.
+
+    What saturation cuts off is counted. `unit`, `weak` and `until` stay as they are where they are not given.
+    """
+    moved, strong_cut, weak_cut = integrator.moved, integrator.dropped_strong, integrator.dropped_weak
+    for step, high in steps:
+        held = _held(level, step, low, high)
+        cut = (level + step - held) / gain
+        moved = moved + held - level
+        strong_cut += max(cut, 0.0)
+        weak_cut += max(-cut, 0.0)
+        level = held
+    # Not `replace`, which takes three times as long: most of what pacing costs a call is this.
     return Integrator(
         level=level,
         moved=moved,
@@ -271,8 +277,8 @@ def _after(
         credited_until=integrator.credited_until if until is None else until,
         weak=integrator.weak if weak is None else weak,
         weak_excess=integrator.weak_excess,
-        dropped_strong=integrator.dropped_strong + max(cut, 0.0),
-        dropped_weak=integrator.dropped_weak + max(-cut, 0.0),
+        dropped_strong=strong_cut,
+        dropped_weak=weak_cut,
     )
 
 
@@ -282,15 +288,18 @@ def _held(level: float, step: float, low: float, high: float) -> float:
     return max(level, min(wanted, high)) if step > 0 else min(level, max(wanted, low))
 
 
-def _alphas(integrators: Mapping[str, Integrator], policy: PacingPolicy, distribution: Distribution) -> list[float]:
+def _alphas(credited: Iterable[_Credited], policy: PacingPolicy, distribution: Distribution) -> list[float]:
     """What each target asks for; the highest decides."""
-    return [_target_alpha(integrators[target.key], target, distribution) for target in policy.targets]
+    return [
+        _target_alpha(level, target, distribution)
+        for target, (_, level, _) in zip(policy.targets, credited, strict=True)
+    ]
 
 
-def _target_alpha(integrator: Integrator, target: Target, distribution: Distribution) -> float:
+def _target_alpha(level: float, target: Target, distribution: Distribution) -> float:
     if isinstance(target, ShareTarget) and target.share in (0.0, 1.0):
         return NEVER_STRONG if target.share == 0.0 else 0.0  # exact, whatever F is
-    return NEVER_STRONG if integrator.level > 1.0 else distribution.quantile(integrator.level)
+    return NEVER_STRONG if level > 1.0 else distribution.quantile(level)
 
 
 def _distribution(pace: Pace, policy: PacingPolicy, reference: Reference) -> Distribution:

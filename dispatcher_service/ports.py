@@ -37,12 +37,19 @@ class Judge(Protocol):
 
 
 class Upstream(Protocol):
-    """Calls models. Failures are `UpstreamError`s."""
+    """Calls models. Failures are `UpstreamError`s.
 
-    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+    `max_tokens` is the most tokens of one answer, the conversation's own bound or its model's; `None` for no bound.
+    """
+
+    async def complete(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> Completion:
         """The whole answer, within `timeout` seconds."""
 
-    def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         """Deltas, then exactly one end. Closing the generator cancels the upstream's work."""
 
 

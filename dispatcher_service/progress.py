@@ -89,6 +89,9 @@ class Asked:
 class Progress:
     """What is known of one request so far. A context manager: leaving it, in whatever way, records the outcome."""
 
+    policy: TenantPolicy
+    """The tenant's policy. There is one: `Chooser` has refused whoever is no tenant."""
+
     def __init__(
         self,
         request: Request,
@@ -102,6 +105,11 @@ class Progress:
         """`catalogue` is the configuration that the whole request keeps to, whatever is reloaded meanwhile."""
         self.request = request
         self.catalogue = catalogue
+        policy = catalogue.tenants.get(request.tenant_id)
+        if policy is not None:
+            self.policy = policy
+        self.in_tool_loop = request.chat.in_tool_loop
+        """See `Chat.in_tool_loop`."""
         self.answering: Asked | None = None
         """Who gives the answer, as far as is known; `None` until a model was chosen."""
         self.stages: list[Stage] = []
@@ -137,11 +145,6 @@ class Progress:
         if not self.stages:
             return choice
         return replace(choice, stages=tuple(self.stages), judged_by=self.judged_by)
-
-    @property
-    def policy(self) -> TenantPolicy:
-        """The tenant's policy. There is one: `Chooser` has refused other tenants."""
-        return self.catalogue.tenants[self.request.tenant_id]
 
     @property
     def cost(self) -> NanoUsd:
@@ -213,7 +216,7 @@ class Progress:
             error = asyncio.CancelledError()
         if bill is not None and isinstance(error, PointsmanError):
             error.cost = bill.cost
-        calls, choice = self._contacted(), self.choice
+        calls, choice = [call for call in self.calls if call.contacted_at is not None], self.choice
         self._record(
             Outcome(
                 request=self.request,
@@ -246,12 +249,9 @@ class Progress:
             cost=self.cost,
             other_tier_cost=pricing.cost(prices[ladder.other(answering.choice.decision.rung)], usage),
             all_strong_cost=pricing.cost(prices[ladder.top], usage),
-            attempts=len(self._contacted()),
+            attempts=len([call for call in self.calls if call.contacted_at is not None]),
             tokens=sum([call.usage.total for call in used if call.usage is not None]),
         )
-
-    def _contacted(self) -> list[Call]:
-        return [call for call in self.calls if call.contacted_at is not None]
 
     def _prices(self, choice: Choice) -> tuple[Price, ...]:
         """Of the models of the choice's ladder."""

@@ -121,14 +121,17 @@ def decision(choice: Choice, bill: Bill | None) -> decision_pb2.Decision:
 
 def _add_candidates(message: decision_pb2.Decision, choice: Choice) -> None:
     """Every model of the ladder. Added in place: a message that is built beside and copied costs twice as much."""
-    compared, left_out = choice.candidates, choice.left_out
+    compared, models, add = choice.candidates, choice.ladder.models, message.candidates.add
+    if compared is not None and len(compared.beaten) == len(models):
+        for model, probability in zip(models, compared.beaten, strict=True):
+            add(model=model, beaten_by_strongest=probability)
+        return
     beaten = {} if compared is None else dict(zip(compared.rungs, compared.beaten, strict=True))
-    add = message.candidates.add
-    for rung, model in enumerate(choice.ladder.models):
+    for rung, model in enumerate(models):
         if rung in beaten:
             add(model=model, beaten_by_strongest=beaten[rung])
         else:
-            add(model=model, left_out=_LEFT_OUT[left_out.get(rung)])
+            add(model=model, left_out=_LEFT_OUT[choice.left_out.get(rung)])
 
 
 def _stage(stage: Stage) -> decision_pb2.Stage:

@@ -177,7 +177,8 @@ def read_prediction(response: scorer_pb2.ScoreResponse, quantiles: Sequence[floa
     # Of each model it is told how often it beats the strong one: half a tie each, so that the two sum to 1.
     beaten = {entry.model: 1.0 - entry.win_probability for entry in response.model_win_probabilities}
     for model, probability in beaten.items():
-        _probability(f"win_probability of {model}", probability)
+        if not 0.0 <= probability <= 1.0:  # NaN fails too
+            raise NoPrediction("SICK", f"win_probability of {model} {probability} is outside [0, 1]")
     return Prediction(
         win_probability=_probability("win_probability", response.win_probability),
         scorer=response.scorer,

@@ -56,7 +56,7 @@ class Search:
             models=catalogue.models,
             deployments=catalogue.deployments,
             fallback_to_other_tier=progress.policy.fallback_to_other_tier and not self._asked.stage,
-            in_tool_loop=chat.in_tool_loop,
+            in_tool_loop=progress.in_tool_loop,
             fits=lambda model: Needs(chat).unfit(model) is None,
             off=self._off(),
             draw=self._draw,

@@ -15,7 +15,7 @@ from dispatcher_service.pricing import Usage
 Attribute = str | bool | int | float | list[str]
 
 
-def of_call(deployment: Deployment, chat: Chat) -> dict[str, Attribute]:
+def of_call(deployment: Deployment, chat: Chat, max_tokens: int | None) -> dict[str, Attribute]:
     """What is asked of a deployment, and where it is."""
     address = urlsplit(deployment.base_url)
     found: dict[str, Attribute | None] = {
@@ -23,7 +23,7 @@ def of_call(deployment: Deployment, chat: Chat) -> dict[str, Attribute]:
         "gen_ai.provider.name": "azure.ai.openai" if deployment.api is Api.AZURE else "openai",
         "gen_ai.request.model": deployment.upstream_model,
         "gen_ai.request.choice.count": chat.n,
-        "gen_ai.request.max_tokens": chat.max_tokens,
+        "gen_ai.request.max_tokens": max_tokens,
         "gen_ai.request.temperature": chat.temperature,
         "gen_ai.request.top_p": chat.top_p,
         "gen_ai.request.seed": chat.seed,

@@ -43,21 +43,27 @@ class OpenAIUpstream:
         self._clients: dict[str, tuple[Deployment, Client]] = {}
         self._replaced: list[Client] = []
 
-    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+    async def complete(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> Completion:
         """See `ports.Upstream.complete`."""
         patience = Patience(deployment, timeout)
         with self._translate(deployment, patience):
             async with patience.whole():
-                answer = await openai_http.read(await self._post(deployment, chat, stream=False, patience=patience))
+                answer = await openai_http.read(
+                    await self._post(deployment, chat, max_tokens, stream=False, patience=patience)
+                )
             return openai_wire.read_completion(json.loads(answer))
 
-    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         """See `ports.Upstream.stream`."""
         patience = Patience(deployment, timeout)
         reading = Reading(deployment.name, chat.choices)
         with self._translate(deployment, patience):
             async with patience.first_token():
-                response = await self._post(deployment, chat, stream=True, patience=patience)
+                response = await self._post(deployment, chat, max_tokens, stream=True, patience=patience)
             pieces = openai_http.pieces(response)
             async with _released(response, pieces), patience:
                 while not reading.done:
@@ -77,7 +83,7 @@ class OpenAIUpstream:
             await client.close()
 
     async def _post(
-        self, deployment: Deployment, chat: Chat, *, stream: bool, patience: Patience
+        self, deployment: Deployment, chat: Chat, max_tokens: int | None, *, stream: bool, patience: Patience
     ) -> aiohttp.ClientResponse:
         """The response as it came, whose status is good: parsing it into the client's types costs more than all else.
 
@@ -91,7 +97,7 @@ class OpenAIUpstream:
                 deployment.name, "has no usable key", may_be_billed=False, retryable=False
             ) from error
         return await self._client(deployment).post(
-            openai_body.encode(deployment, chat, stream=stream),
+            openai_body.encode(deployment, chat, max_tokens=max_tokens, stream=stream),
             headers=headers,
             once=self._trace_headers(),
             connect_timeout=patience.connect_timeout,
@@ -99,7 +105,7 @@ class OpenAIUpstream:
 
     def _client(self, deployment: Deployment) -> Client:
         known = self._clients.get(deployment.name)
-        if known is None or known[0] != deployment:
+        if known is None or (known[0] is not deployment and known[0] != deployment):
             if known is not None:
                 # Calls in flight go on over the old one.
                 self._replaced.append(known[1])

@@ -122,19 +122,24 @@ class FakeUpstream:
     failing: Mapping[str, UpstreamError] = field(default_factory=dict)
     models: list[str] = field(default_factory=list)
     chats: list[Chat] = field(default_factory=list)
+    limits: list[int | None] = field(default_factory=list)
     deployments: list[str] = field(default_factory=list)
     closed: int = 0
 
-    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        self._called(deployment, chat)
+    async def complete(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> Completion:
+        self._called(deployment, chat, max_tokens)
         if self.error is not None:
             raise self.error
         choice = Choice(index=0, content="".join(self.parts), finish_reason=FinishReason.STOP)
         return Completion(choices=(choice,), usage=self.usage)
 
-    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         try:
-            self._called(deployment, chat)
+            self._called(deployment, chat, max_tokens)
             for index, part in enumerate(self.parts):
                 if self.error is not None and index == self.error_after:
                     raise self.error
@@ -143,9 +148,10 @@ class FakeUpstream:
         finally:
             self.closed += 1
 
-    def _called(self, deployment: Deployment, chat: Chat) -> None:
+    def _called(self, deployment: Deployment, chat: Chat, max_tokens: int | None) -> None:
         self.models.append(deployment.model)
         self.chats.append(chat)
+        self.limits.append(max_tokens)
         self.deployments.append(deployment.name)
         if deployment.name in self.failing:
             raise self.failing[deployment.name]

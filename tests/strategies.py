@@ -50,8 +50,10 @@ class Models:
     after: Mapping[str, object] = field(default_factory=dict)
     """Functions that are called once a model has answered."""
 
-    async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
-        pieces = [piece async for piece in self.stream(deployment, chat, timeout=timeout)]
+    async def complete(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> Completion:
+        pieces = [piece async for piece in self.stream(deployment, chat, max_tokens=max_tokens, timeout=timeout)]
         choices = []
         for index in range(chat.choices):
             own = [piece for piece in pieces if isinstance(piece, Delta) and piece.index == index]
@@ -63,7 +65,9 @@ class Models:
             )
         return Completion(choices=tuple(choices), usage=self.usage)
 
-    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         model = deployment.model
         self.asked.append(model)
         self.timeouts.append(timeout)

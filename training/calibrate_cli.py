@@ -123,7 +123,7 @@ def _cascade(arguments: argparse.Namespace) -> int:
     except (ArtifactError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for warning in cascade_calibrate.warnings((predictor.manifest, judge.manifest), found.prompts):
+    for warning in strategy_rows.warnings((predictor.manifest, judge.manifest), found.prompts):
         print(f"warning: {warning}", file=sys.stderr)
     print(
         f"{arguments.answers}: {len(found.prompts):,} prompts answered by {', '.join(found.models)}; answers judged by "

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dispatcher_service.routing import NEVER_STRONG
-from scorer_service.artifact import Manifest
-from training import sketch, strategy_fits
+from training import strategy_fits
 from training.evaluate import alike
 from training.metrics import Floats, Interval, Resampling, interval
 from training.strategy_plans import Hybrid
@@ -22,7 +21,6 @@ FEWEST_PROMPTS = 50
 """Fewer say next to nothing about a quantile."""
 
 _DRAWS = 1000
-_SEEN_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +110,6 @@ def toml(setting: Setting, tenant: str, models: Sequence[str] = ()) -> str:
     if plan.hard_alpha < NEVER_STRONG:
         lines.append(f"hard_alpha = {_written(plan.hard_alpha)}")
     return "\n".join(lines) + "\n"
-
-
-def warnings(manifests: Sequence[Manifest], prompts: Sequence[str]) -> Iterator[str]:
-    """One sentence per artefact that has seen these prompts in training."""
-    for manifest in manifests:
-        for name, source in manifest.data.items():
-            marks = source.get("prompt_sketch", "") if isinstance(source, dict) else ""
-            seen = sketch.overlap(str(marks), prompts)
-            if seen.share >= _SEEN_SHARE:
-                yield (
-                    f"kind {manifest.router_kind!r} has seen about {seen.share:.0%} of these prompts in {name}: "
-                    "thresholds fitted to them promise more than they keep"
-                )
 
 
 def _written(value: float) -> str:

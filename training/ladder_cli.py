@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Mapping
+from typing import Any
 
 
-def add_prices(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
+def add_prices(parser: Any) -> None:
+    """Add the options to a parser, or to a group of one."""
     parser.add_argument("--strong-usd", type=float, default=10.0, help="per million tokens (default: 10)")
     parser.add_argument("--weak-usd", type=float, default=0.6, help="per million tokens (default: 0.6)")
     parser.add_argument(

@@ -68,6 +68,11 @@ class Result:
         return 0.0 if self.rung is None else self.call.x(self.rung)
 
     @property
+    def quality(self) -> float | None:
+        """Of the answer given; `None` if the call was refused or nothing is known of it."""
+        return self.call.qualities[self.rung] if self.rung is not None and self.call.qualities else None
+
+    @property
     def cost(self) -> int:
         """Of all models that were asked, in nano-USD."""
         return sum(self.call.costs[rung] for rung in self.asked)

@@ -4,14 +4,15 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Standard library only, as for `simulate_cli`.
 from dispatcher_service import routing
 from dispatcher_service.strategy_policies import CascadePolicy, EnsemblePolicy
+from training.errors import UsageError
 
-
-class UsageError(Exception):
-    """Options that cannot be used together, or a value out of range. One line with the mend."""
+if TYPE_CHECKING:
+    from training.strategy_rows import Scored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,11 @@ class Reading:
     preferences: Sequence[float] = ()
     strong_call_share: float
 
+    @property
+    def stages(self) -> int:
+        """How many thresholds it has."""
+        return len(self.policy.thresholds) if isinstance(self.policy, CascadePolicy) else 0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
@@ -40,13 +46,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         default="route",
         choices=["route", "cascade", "ensemble"],
-        help="cascade asks the weak model first, ensemble both at once (default: route)",
+        help="cascade asks the cheapest model first, ensemble all at once (default: route)",
     )
-    group.add_argument("--answer-artifact", type=Path, help="of kind answer, for a cascade: its quantiles are used")
-    group.add_argument("--threshold", type=float, help="from this acceptance probability on the weak answer is given")
-    group.add_argument("--easy-alpha", type=float, default=0.0, help="below it, weak without a check (default: 0)")
+    group.add_argument("--answer-artifact", type=Path, help="of kind answer, for a cascade")
+    group.add_argument(
+        "--threshold",
+        type=float,
+        nargs="+",
+        metavar="ACCEPTANCE",
+        help="from this acceptance probability on a model's answer is given; one for each model but the dearest",
+    )
+    group.add_argument("--easy-alpha", type=float, default=0.0, help="below it, cheapest without a check (default: 0)")
     group.add_argument("--hard-alpha", type=float, help="from it on, strong at once (default: never)")
-    group.add_argument("--ranker-artifact", type=Path, help="of kind ranker, for an ensemble: its quantiles are used")
+    group.add_argument("--ranker-artifact", type=Path, help="of kind ranker, for an ensemble")
 
 
 def reading(arguments: argparse.Namespace) -> Reading | None:
@@ -70,23 +82,33 @@ def reading(arguments: argparse.Namespace) -> Reading | None:
 
 def _cascade(arguments: argparse.Namespace) -> Reading:
     hard_alpha = 1.0 if arguments.hard_alpha is None else arguments.hard_alpha
-    if not 0 <= arguments.threshold <= 1 or not 0 <= arguments.easy_alpha <= hard_alpha <= 1:
+    thresholds = tuple(arguments.threshold)
+    if not all(0 <= threshold <= 1 for threshold in thresholds) or not 0 <= arguments.easy_alpha <= hard_alpha <= 1:
         raise UsageError("--threshold, --easy-alpha and --hard-alpha are in [0, 1], and easy is not above hard")
     acceptances = _quantiles(arguments.answer_artifact, "answer", "--answer-artifact")
     policy = CascadePolicy(
-        thresholds=(arguments.threshold,),
+        thresholds=thresholds,
         easy_alpha=arguments.easy_alpha,
         hard_alpha=routing.NEVER_STRONG if arguments.hard_alpha is None else arguments.hard_alpha,
     )
-    share = sum(acceptance < arguments.threshold for acceptance in acceptances) / len(acceptances)
-    return Reading(
-        name=f"cascade {arguments.threshold:g}", policy=policy, acceptances=acceptances, strong_call_share=share
-    )
+    share = sum(acceptance < thresholds[0] for acceptance in acceptances) / len(acceptances)
+    name = " ".join(["cascade", *(f"{threshold:g}" for threshold in thresholds)])
+    return Reading(name=name, policy=policy, acceptances=acceptances, strong_call_share=share)
 
 
 def _ensemble(arguments: argparse.Namespace) -> Reading:
     preferences = _quantiles(arguments.ranker_artifact, "ranker", "--ranker-artifact")
     return Reading(name="ensemble", policy=EnsemblePolicy(), preferences=preferences, strong_call_share=1.0)
+
+
+def cost(policy: CascadePolicy | EnsemblePolicy, rows: "Scored") -> float:
+    """Of a call in the mean on answered prompts, in USD."""
+    from training.strategy_plans import Ensemble, Hybrid
+
+    if isinstance(policy, EnsemblePolicy):
+        return float(Ensemble().run(rows).cost.mean())
+    plan = Hybrid(policy.thresholds, policy.easy_alpha, policy.hard_alpha)
+    return float(plan.run(rows).cost.mean())
 
 
 def _quantiles(directory: Path, kind: str, option: str) -> Sequence[float]:

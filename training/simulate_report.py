@@ -32,6 +32,9 @@ def plans_table(replays: Sequence[Replay], windows: Windows) -> Table:
     table.add_column("plan", no_wrap=True)
     for column in ("α", "share", "worst\nwindow", "cost", "of all-\nstrong", "gain\nkept", "degraded", "refused"):
         table.add_column(column, justify="right", no_wrap=True)
+    known = any(window.quality is not None for own in windows.values() for window in own)
+    if known:
+        table.add_column("quality", justify="right", no_wrap=True)
     for replay in replays:
         own = windows[replay.plan.name]
         whole = total(own)
@@ -47,6 +50,7 @@ def plans_table(replays: Sequence[Replay], windows: Windows) -> Table:
             f"{kept(whole):.1%}" if kept(whole) is not None else "",
             f"{whole.degraded:,}",
             f"{whole.refused:,}",
+            *([f"{whole.mean_quality:.3f}" if whole.mean_quality is not None else ""] if known else []),
         )
     return table
 
@@ -103,7 +107,7 @@ def write_csv(path: Path, windows: Windows) -> None:
         writer = csv.writer(file)
         writer.writerow(
             ["plan", "window", "start", "calls", "strong", "share", "cost_nano_usd", "degraded", "refused",
-             "alpha_low", "alpha_high", "gain", "best_gain"]
+             "alpha_low", "alpha_high", "gain", "best_gain", "quality"]
         )  # fmt: skip
         for name, own in windows.items():
             for index, window in enumerate(own):
@@ -111,7 +115,8 @@ def write_csv(path: Path, windows: Windows) -> None:
                 writer.writerow(
                     [name, index, _time(window.start).isoformat(), window.calls, window.strong,
                      f"{window.share:.6f}", window.cost, window.degraded, window.refused, low, high,
-                     f"{window.gain:.6f}", f"{window.best_gain:.6f}"]
+                     f"{window.gain:.6f}", f"{window.best_gain:.6f}",
+                     "" if window.mean_quality is None else f"{window.mean_quality:.6f}"]
                 )  # fmt: skip
 
 

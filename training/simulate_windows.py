@@ -25,6 +25,7 @@ class WindowSummary:
             2·win_probability - 1. Over calls that a threshold decided.
         best_gain: the same for the choices that are best in hindsight at the same sum of x: of two models, the
             threshold that sends as many calls strong.
+        quality: sum over the answers given; `None` where nothing is known of them.
     """
 
     start: float
@@ -37,6 +38,12 @@ class WindowSummary:
     alpha: tuple[float, float] | None
     gain: float
     best_gain: float
+    quality: float | None = None
+
+    @property
+    def mean_quality(self) -> float | None:
+        """Of the calls that were answered."""
+        return None if self.quality is None else self.quality / max(self.calls - self.refused, 1)
 
     @property
     def share(self) -> float:
@@ -72,6 +79,7 @@ def total(windows: Iterable[WindowSummary]) -> WindowSummary:
         alpha=(min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None,
         gain=sum(window.gain for window in all_),
         best_gain=sum(window.best_gain for window in all_),
+        quality=_sum(window.quality for window in all_),
     )
 
 
@@ -89,7 +97,14 @@ def _summary(results: Sequence[Result], start: float | None = None) -> WindowSum
         alpha=(min(alphas), max(alphas)) if alphas else None,
         gain=sum(_gain(result.call, result.rung) for result in free if result.rung is not None),
         best_gain=_best_gain([result.call for result in free], sum(result.x for result in free)),
+        quality=_sum(result.quality for result in results),
     )
+
+
+def _sum(qualities: Iterable[float | None]) -> float | None:
+    """Of those that are known; `None` if none is."""
+    known = [quality for quality in qualities if quality is not None]
+    return sum(known) if known else None
 
 
 def _gain(call: Call, rung: int) -> float:

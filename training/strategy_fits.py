@@ -7,8 +7,8 @@ every setting with its exact cost and quality on the rows. So of three and of fo
 more, the ascent begins where all stages accept the same share. One stage at a time was tried first, and stopped short
 of the best thresholds of four models.
 
-The hybrid begins as the simpler of the two strategies that it contains, route or cascade: the one that is better at
-budgets near by, taken together, since one budget's difference is mostly noise. Other α's are taken only where their
+The hybrid begins as one of the two simpler strategies that it contains, route or cascade: the one for which more speaks
+at this budget and those near by, since one budget's difference is mostly noise. Other α's are taken only where their
 gain is clear, with all that were tried and all budgets of a report in one family (`clear_gains`).
 """
 
@@ -39,8 +39,8 @@ _HARD_SHARES: Final = (0.05, 0.1, 0.2, 0.3, 0.5)
 _CONFIDENCE: Final = 1.0 - 0.05 / len(LEVELS)
 """That no α's are taken for nothing at any budget of a report: Bonferroni over the budgets."""
 
-_NEAR: Final = (-0.1, 0.0, 0.1)
-"""Budgets near by, as `LEVELS`."""
+_NEAR: Final = {step / 10: 4 - abs(step) for step in range(-3, 4)}
+"""Steps to budgets near by, as parts like `LEVELS`, and how much each weighs."""
 
 _GRID: Final = 24
 """Values tried of a threshold, at most."""
@@ -71,15 +71,19 @@ def _costs(rows: Scored, alphas: Floats) -> Floats:
     return np.cumsum(changes)[:-1]
 
 
-def fit_cascade(rows: Scored, budget: float) -> Hybrid:
-    """A cascade whose mean cost is within the budget on these rows; one that accepts all where none is."""
-    return _between(rows, budget, 0.0, NEVER_STRONG) or Hybrid((0.0,) * rows.top)
+def fit_cascade(rows: Scored, budget: float, start: Hybrid | None = None) -> Hybrid:
+    """A cascade whose mean cost is within the budget on these rows; one that accepts all where none is.
+
+    Args:
+        start: a cascade of a budget near by, to begin from; `None` looks everywhere.
+    """
+    return _between(rows, budget, 0.0, NEVER_STRONG, start) or Hybrid((0.0,) * rows.top)
 
 
 def fit_hybrid(rows: Scored, budget: float) -> Hybrid:
     """The better of cascade and plain routing between the two ends, or α's that are clearly better still."""
     cascade, ends = fit_cascade(rows, budget), fit_ends(rows, budget)
-    begun = cascade if _cascades(rows, budget) else ends
+    begun = cascade if _cascades(rows, budget, cascade) else ends
     easy = [0.0, *(float(value) for value in np.quantile(rows.win_probability, _EASY_SHARES))]
     hard = [NEVER_STRONG, *(float(np.quantile(rows.win_probability, 1.0 - share)) for share in _HARD_SHARES)]
     candidates = [cascade, ends] + [
@@ -88,8 +92,8 @@ def fit_hybrid(rows: Scored, budget: float) -> Hybrid:
         for hard_alpha in hard
         if easy_alpha <= hard_alpha and (plan := _between(rows, budget, easy_alpha, hard_alpha, cascade))
     ]
-    before = begun.run(rows).quality
-    gains = np.stack([plan.run(rows).quality - before for plan in candidates], axis=1)
+    before = qualities(rows, begun)
+    gains = np.stack([qualities(rows, plan) - before for plan in candidates], axis=1)
     clear = clear_gains.clear(gains, confidence=_CONFIDENCE)
     if not clear.any():
         return begun
@@ -104,14 +108,27 @@ def fit_ends(rows: Scored, budget: float) -> Hybrid:
     return Hybrid((0.0,) * rows.top, alpha, alpha)
 
 
-def _cascades(rows: Scored, budget: float) -> bool:
-    """Whether cascades are at least as good as plain routing, over budgets near this one."""
-    full = rows.all_strong_cost
-    near = [budget + step * full for step in _NEAR if 0.0 < budget + step * full <= full] or [budget]
-    cascade, ends = (
-        sum(float(fit(rows, each).run(rows).quality.mean()) for each in near) for fit in (fit_cascade, fit_ends)
-    )
-    return cascade >= ends
+def qualities(rows: Scored, plan: Hybrid) -> Floats:
+    """Of `plan.run`, all prompts at once: [prompts]."""
+    accepted = rows.acceptances >= np.array(plan.thresholds)
+    climbed = np.where(accepted.any(axis=1), accepted.argmax(axis=1), rows.top)
+    easy = np.where(rows.win_probability < plan.easy_alpha, 0, climbed)
+    given = np.where(rows.win_probability >= plan.hard_alpha, rows.top, easy)
+    found: Floats = rows.quality[np.arange(len(given)), given]
+    return found
+
+
+def _cascades(rows: Scored, budget: float, cascade: Hybrid) -> bool:
+    """Whether cascades, such as this one of the budget, are at least as good as plain routing: by their differences, in
+    standard errors, at this budget and at budgets near by, of which nearer ones weigh more."""
+    evidence = 0.0
+    for step, weight in _NEAR.items():
+        near = budget + step * rows.all_strong_cost
+        gain = qualities(rows, fit_cascade(rows, near, cascade)) - qualities(rows, fit_ends(rows, near))
+        # Where there is nothing to choose, with no money or with more than all-strong costs, both do the same.
+        if np.any(gain != 0.0):
+            evidence += weight * float(gain.sum() / np.sqrt((gain**2).sum()))
+    return evidence >= 0.0
 
 
 def _between(
@@ -121,6 +138,10 @@ def _between(
     search = _Search(rows, budget, easy_alpha, hard_alpha)
     thresholds = search.ascend(None if start is None else start.thresholds)
     return None if thresholds is None else Hybrid(thresholds, easy_alpha, hard_alpha)
+
+
+_Found = tuple[float, tuple[float, ...]]
+"""Quality in sum, and thresholds."""
 
 
 class _Search:
@@ -159,12 +180,12 @@ class _Search:
             improved = best is not before and len(grids) > together
         return None if best is None else best[1]
 
-    def _better(self, best: "_Found | None", early: tuple[float, ...]) -> "_Found | None":
+    def _better(self, best: _Found | None, early: tuple[float, ...]) -> _Found | None:
         """The better of what is known and these thresholds of all stages but the last; of equals what is known."""
         found = self._spent(early)
         return found if best is None or (found is not None and found[0] > best[0]) else best
 
-    def _spent(self, early: tuple[float, ...]) -> "_Found | None":
+    def _spent(self, early: tuple[float, ...]) -> _Found | None:
         """Quality, and thresholds whose last one is the highest within the money; `None` if there is none."""
         accepted = self._early >= np.array(early)
         stopped: NDArray[np.bool_] = np.asarray(accepted.any(axis=1))
@@ -180,10 +201,6 @@ class _Search:
         threshold = NOTHING_ACCEPTED if refused == len(order) else float(self._late[order[refused]])
         given = np.where(~stopped & (self._late < threshold), len(early) + 1, stop)
         return float(self._quality[places, given].sum()), (*early, threshold)
-
-
-_Found = tuple[float, tuple[float, ...]]
-"""Quality in sum, and thresholds."""
 
 
 def _grid(acceptances: Floats) -> list[float]:

@@ -44,12 +44,8 @@ class Route:
     alpha: float
 
     def run(self, rows: Scored) -> Outcome:
-        return alone(rows, np.array([self._rung(beaten, rows.top) for beaten in rows.beaten], np.intp))
-
-    def _rung(self, beaten: Floats, top: int) -> int:
-        known = [rung for rung, probability in enumerate(beaten) if not np.isnan(probability)]
-        candidates = Candidates(tuple(known), tuple(float(beaten[rung]) for rung in known), top=top)
-        return routing.decide_among(candidates, alpha=self.alpha).rung
+        rungs = [routing.decide_among(candidates(beaten), alpha=self.alpha).rung for beaten in rows.beaten]
+        return alone(rows, np.array(rungs, np.intp))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +89,12 @@ class Ensemble:
         best = [ensembling.order(ranking.win_rates(rows.top + 1, own))[0] for own in rows.preferences.tolist()]
         given = alone(rows, np.array(best, np.intp))
         return Outcome(given.quality, rows.cost.sum(axis=1), np.ones(len(best), bool))
+
+
+def candidates(beaten: Floats) -> Candidates:
+    """What a decision is made among, of one prompt's `Scored.beaten`."""
+    known = [rung for rung, probability in enumerate(beaten) if not np.isnan(probability)]
+    return Candidates(tuple(known), tuple(float(beaten[rung]) for rung in known), top=len(beaten) - 1)
 
 
 def alone(rows: Scored, rungs: Rungs) -> Outcome:

@@ -4,7 +4,7 @@ Every probability comes from `scorer_service`, through an artefact that was writ
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from dispatcher_service.routing import EVEN
+from scorer_service.artifact import Manifest
 from scorer_service.judge import Judge
 from scorer_service.preprocess import Role, Turn
 from scorer_service.scorer import ConversationScorer
-from training import evaluate, minilm
+from training import evaluate, minilm, sketch
 from training.answer_rows import AnswerRows, read
 from training.tables import DataError, names
 
@@ -27,6 +28,7 @@ PAIR = ("weak", "strong")
 """The models of a `pair` file, which does not name them."""
 
 _BLOCK = 256
+_SEEN_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,19 @@ def read_answered(path: Path, usd: Mapping[str, float], *, max_bad_share: float)
     of_prompt, *of_answers = (_tokens(texts) for texts in (prompts, *answers))
     cost = (of_prompt[:, None] + np.stack(of_answers, axis=1)) * np.array(list(usd.values())) / 1e6
     return AnsweredPrompts(tuple(usd), tuple(prompts), answers, quality, cost, kept)
+
+
+def warnings(manifests: Sequence[Manifest], prompts: Sequence[str]) -> Iterator[str]:
+    """One sentence per artefact that has seen these prompts in training."""
+    for manifest in manifests:
+        for name, source in manifest.data.items():
+            marks = source.get("prompt_sketch", "") if isinstance(source, dict) else ""
+            seen = sketch.overlap(str(marks), prompts)
+            if seen.share >= _SEEN_SHARE:
+                yield (
+                    f"kind {manifest.router_kind!r} has seen about {seen.share:.0%} of these prompts in {name}: "
+                    "what is found on them promises more than traffic keeps"
+                )
 
 
 def compared(predictor: ConversationScorer, models: Sequence[str], prompts: Sequence[str]) -> Floats:

@@ -49,6 +49,7 @@ class Call:
             simulated.
         preferences: P(the cheaper model's answer is better), as a ranker says, of every two models in the order of
             `itertools.combinations`; empty where that is not simulated.
+        qualities: of each model's answer; empty where that is not known.
     """
 
     at: float
@@ -57,6 +58,7 @@ class Call:
     forced: int = 0
     acceptances: tuple[float, ...] = ()
     preferences: tuple[float, ...] = ()
+    qualities: tuple[float, ...] = ()
 
     @property
     def top(self) -> int:
@@ -116,7 +118,7 @@ def generate(
     """
     random = np.random.default_rng(traffic.seed)
     length = traffic.days * 86_400
-    offsets, hardness = _arrivals(traffic.kind, traffic.calls, length, random)
+    offsets, hardness = arrivals(traffic.kind, traffic.calls, length, random)
     percentiles: Floats = norm.cdf(random.standard_normal(traffic.calls) + hardness)
     win_probabilities = _at(quantiles, percentiles)
     inputs = _counts(random, traffic.input_tokens, _INPUT_SPREAD, traffic.calls)
@@ -145,8 +147,8 @@ def _at(quantiles: Sequence[float], percentiles: Floats) -> Floats:
     return np.asarray(np.interp(percentiles, np.linspace(0.0, 1.0, len(quantiles)), np.asarray(quantiles)))
 
 
-def _arrivals(kind: str, calls: int, length: float, random: np.random.Generator) -> tuple[Floats, Floats]:
-    """When calls come, in seconds from the start and ascending, and how hard they are."""
+def arrivals(kind: str, calls: int, length: float, random: np.random.Generator) -> tuple[Floats, Floats]:
+    """When calls come, in seconds from the start and ascending, and how hard they are: h of `generate`."""
     even = np.sort(random.uniform(0.0, length, calls))
     if kind == "iid":
         return even, np.zeros(calls)

@@ -1,28 +1,14 @@
 """The ledger in a SQLite file: the default of a single host, for one dispatcher process or several.
 
-*Durability*: write-ahead log with `synchronous=NORMAL`: what was granted or settled survives the kill of any process,
-and a power cut or kernel crash can lose the last moments (since the last checkpoint at most). `durable=True` is
-`synchronous=FULL`, which survives those too and costs some milliseconds per step instead of some microseconds.
-The file must lie on a local disk: SQLite's locks do not hold on network file systems.
-
-*Waiting*: a step takes microseconds, so it runs on the event loop itself. Another process's lock is not waited for
-inside SQLite, which would hold up the loop, but by trying again until `timeout`. Checkpoints, which wait for the disk,
-run in a thread.
+How safe the file is, and who waits for whom, says sqlite_file.py.
 """
 
-import asyncio
-import contextlib
 import functools
-import logging
-import sqlite3
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TypeVar
 
 from dispatcher_service.budget import PERIODS, Limit, Windows, windows_at
-from dispatcher_service.errors import LedgerUnavailable
 from dispatcher_service.ledger.contract import (
     RETENTION,
     SETTLED_RETENTION,
@@ -42,23 +28,16 @@ from dispatcher_service.ledger.contract import (
     Settled,
     UsageRow,
 )
-from dispatcher_service.ledger.sqlite_schema import MIGRATIONS, Migration, SchemaTooNewError, migrate
+from dispatcher_service.ledger.sqlite_documents import SqliteDocuments
+from dispatcher_service.ledger.sqlite_file import SqliteFile
+from dispatcher_service.ledger.sqlite_schema import MIGRATIONS, Migration
 from dispatcher_service.pricing import NanoUsd
-
-logger = logging.getLogger(__name__)
 
 _OPEN, _STARTED, _SETTLED, _RELEASED, _EXPIRED = range(5)
 _SWEEP = 256
 """Reservations that one step expires or forgets at most, so that no step is long."""
 _SWEEP_PAUSE_MS = 100
 """So much later than it is due a reservation may expire while calls come in, unless its money is wanted before."""
-_RETRY_SECONDS = 0.001
-_CHECKPOINT_STEPS = 2_000
-"""Steps between two checkpoints of this process: some 16 MB of log."""
-_LONG_LOG_PAGES = 65_536
-"""Of 1 KiB. A log of this length has to begin anew, for which calls wait until the disk has it: rarely, then."""
-_LAST_RESORT_PAGES = 4 * _LONG_LOG_PAGES
-"""Log length at which SQLite checkpoints by itself, should the thread not have got there."""
 _NO_TOKENS = (0,) * len(TOKEN_CLASSES)
 
 _ONE_ACCOUNT = "SELECT period, spent, reserved, cap FROM windows WHERE tenant = ? AND period = {} AND start = ?"
@@ -87,33 +66,11 @@ _ADD_OVERRUN = """
     INSERT INTO overruns (tenant, cause, count, amount) VALUES (?, ?, 1, ?)
     ON CONFLICT DO UPDATE SET count = count + 1, amount = amount + excluded.amount
 """
-# One whose time is over may not have been forgotten yet.
-_NEW_DOCUMENT = """
-    INSERT INTO documents (tenant, name, version, body, ends_ms) VALUES (?, ?, 1, ?, ?)
-    ON CONFLICT DO UPDATE SET version = 1, body = excluded.body, ends_ms = excluded.ends_ms
-    WHERE documents.ends_ms <= ?
-"""
-_NEXT_DOCUMENT = """
-    UPDATE documents SET version = ?, body = ?, ends_ms = ?
-    WHERE tenant = ? AND name = ? AND version = ? AND (ends_ms IS NULL OR ends_ms > ?)
-"""
-_FORGET_DOCUMENTS = """
-    DELETE FROM documents WHERE (tenant, name) IN
-        (SELECT tenant, name FROM documents WHERE ends_ms IS NOT NULL AND ends_ms <= ? ORDER BY ends_ms LIMIT ?)
-"""
-_DOCUMENTS = """
-    SELECT name, version, body FROM documents
-    WHERE tenant = ? AND name >= ? AND name < ? AND name > ? AND (ends_ms IS NULL OR ends_ms > ?)
-    ORDER BY name LIMIT ?
-"""
-_PAGE = 100
-_LAST_CHARACTER = "\U0010ffff"
 
 _Account = tuple[int, NanoUsd, NanoUsd, NanoUsd | None]
 """Period, spent, reserved, and the limit last enforced there."""
 _Accounts = list[_Account]
 """One per period, in their order."""
-_T = TypeVar("_T")
 
 
 class SqliteLedger:
@@ -142,31 +99,15 @@ class SqliteLedger:
         Raises:
             LedgerUnavailable: it cannot be opened, or belongs to a version that this one must not run beside.
         """
-        self._clock = clock
-        self._timeout = timeout
-        self._path = path
-        self._steps = 0
+        self._file = SqliteFile(path, clock=clock, timeout=timeout, durable=durable, migrations=migrations)
+        self._db = self._file.db
+        self._documents = SqliteDocuments(self._db)
         self._swept_ms = -_SWEEP_PAUSE_MS
         self._hours: dict[str, int] = {}
         """By tenant the hour in which this process last forgot windows that are too old to keep."""
-        self._checkpoint: asyncio.Future[None] | None = None
-        try:
-            self._db = sqlite3.connect(path, timeout=timeout, isolation_level=None)
-            # Only for a new file. A commit appends whole pages to the log, and the rows here are small.
-            self._db.execute("PRAGMA page_size = 1024")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._db.execute(f"PRAGMA wal_autocheckpoint = {_LAST_RESORT_PAGES}")
-            # What is deleted is overwritten with zeros: documents may hold text that somebody has erased.
-            self._db.execute("PRAGMA secure_delete = ON")
-            migrate(self._db, migrations)
-            # From here on locks are waited for in `_step`, off the event loop.
-            self._db.execute("PRAGMA busy_timeout = 0")
-        except (sqlite3.Error, SchemaTooNewError) as error:
-            raise LedgerUnavailable(f"{path}: {error}") from error
 
     async def reserve(self, attempt: Attempt) -> Reservation | Refusal:
-        return await self._step(lambda now_ms: self._reserve(attempt, now_ms))
+        return await self._file.step(lambda now_ms: self._reserve(attempt, now_ms))
 
     async def mark_started(self, reservation: Reservation) -> bool:
         def step(now_ms: int) -> bool:
@@ -176,10 +117,10 @@ class SqliteLedger:
             )
             return cursor.rowcount == 1
 
-        return await self._step(step)
+        return await self._file.step(step)
 
     async def settle(self, reservation: Reservation, charge: Charge) -> Settled:
-        return await self._step(lambda now_ms: self._settle(reservation, charge, now_ms))
+        return await self._file.step(lambda now_ms: self._settle(reservation, charge, now_ms))
 
     async def release(self, reservation: Reservation) -> bool:
         def step(now_ms: int) -> bool:
@@ -192,10 +133,10 @@ class SqliteLedger:
                 self._add(reservation.tenant_id, starts, spent=0, reserved=-reservation.worst_case)
             return cursor.rowcount == 1
 
-        return await self._step(step)
+        return await self._file.step(step)
 
     async def expire(self) -> int:
-        return await self._step(self._sweep)
+        return await self._file.step(self._sweep)
 
     async def balances(self, tenant_id: str) -> Balances:
         def step(now_ms: int) -> Balances:
@@ -203,10 +144,10 @@ class SqliteLedger:
             windows = windows_at(now_ms / 1000)
             return _balances(windows, self._accounts(tenant_id, windows))
 
-        return await self._step(step)
+        return await self._file.step(step)
 
     async def overruns(self, tenant_id: str) -> Mapping[OverrunCause, Overrun]:
-        rows = await self._step(
+        rows = await self._file.step(
             lambda _: self._db.execute(
                 "SELECT cause, count, amount FROM overruns WHERE tenant = ?", (tenant_id,)
             ).fetchall()
@@ -215,7 +156,7 @@ class SqliteLedger:
         return {cause: found.get(cause.value, Overrun(0, 0)) for cause in OverrunCause}
 
     async def usage(self, first: date, last: date) -> list[UsageRow]:
-        rows = await self._step(
+        rows = await self._file.step(
             lambda _: self._db.execute(
                 "SELECT tenant, day, model, source, calls, cost, input, cached_input, cache_write, output, reasoning "
                 "FROM usage WHERE day BETWEEN ? AND ? AND (calls != 0 OR cost != 0) "
@@ -237,7 +178,7 @@ class SqliteLedger:
         ]
 
     async def get_document(self, tenant_id: str, name: str) -> Document | None:
-        return await self._step(lambda now_ms: self._document(tenant_id, name, now_ms))
+        return await self._file.step(lambda now_ms: self._documents.get(tenant_id, name, now_ms))
 
     async def put_document(
         self, tenant_id: str, name: str, body: bytes, *, expected: int, lifetime: float | None = None
@@ -246,17 +187,12 @@ class SqliteLedger:
         return (await self.put_documents((write,)))[0]
 
     async def put_documents(self, writes: Sequence[DocumentWrite]) -> list[bool]:
-        def step(now_ms: int) -> list[bool]:
-            written = [self._put(write, now_ms) for write in writes]
-            self._db.execute(_FORGET_DOCUMENTS, (now_ms, _SWEEP))
-            return written
-
-        return await self._step(step)
+        return await self._file.step(lambda now_ms: self._documents.put(writes, now_ms))
 
     async def documents(self, tenant_id: str, prefix: str) -> AsyncIterator[tuple[str, Document]]:
         after = ""
         while True:
-            page = await self._step(functools.partial(self._page, tenant_id, prefix, after))
+            page = await self._file.step(functools.partial(self._documents.page, tenant_id, prefix, after))
             if not page:
                 return
             for name, document in page:
@@ -264,81 +200,16 @@ class SqliteLedger:
             after = page[-1][0]
 
     async def delete_document(self, tenant_id: str, name: str) -> bool:
-        def step(now_ms: int) -> bool:
-            known = self._document(tenant_id, name, now_ms)
-            self._db.execute("DELETE FROM documents WHERE tenant = ? AND name = ?", (tenant_id, name))
-            return known is not None
-
-        return await self._step(step)
+        return await self._file.step(lambda now_ms: self._documents.delete(tenant_id, name, now_ms))
 
     async def delete_documents(self, tenant_id: str, prefix: str) -> int:
-        def step(now_ms: int) -> int:
-            where = "FROM documents WHERE tenant = ? AND name >= ? AND name < ?"
-            values = (tenant_id, prefix, prefix + _LAST_CHARACTER)
-            alive = f"SELECT count(*) {where} AND (ends_ms IS NULL OR ends_ms > ?)"
-            (found,) = self._db.execute(alive, (*values, now_ms)).fetchone()
-            self._db.execute(f"DELETE {where}", values)
-            return int(found)
-
-        return await self._step(step)
+        return await self._file.step(lambda now_ms: self._documents.delete_all(tenant_id, prefix, now_ms))
 
     async def scrub(self) -> None:
-        """See the contract. The log beside the file holds pages from before: it is emptied."""
-        emptied = await asyncio.get_running_loop().run_in_executor(None, self._empty_log)
-        if not emptied:
-            raise LedgerUnavailable(f"{self._path}-wal is in use and could not be emptied: erase again")
+        await self._file.scrub()
 
     async def close(self) -> None:
-        if self._checkpoint is not None:
-            await self._checkpoint
-        self._db.close()
-
-    async def _step(self, step: Callable[[int], _T]) -> _T:
-        """Run `step(now in ms)` in a transaction that holds the file's write lock from its beginning."""
-        deadline = time.monotonic() + self._timeout
-        while True:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-                break
-            except sqlite3.Error as error:
-                busy = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-                if not busy or time.monotonic() >= deadline:
-                    raise LedgerUnavailable(f"SQLite: {error}") from error
-                await asyncio.sleep(_RETRY_SECONDS)
-        try:
-            # The clock is read under the lock: no other process can have gone on to a later window in between.
-            result = step(int(self._clock() * 1000))
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise LedgerUnavailable(f"SQLite: {error}") from error
-            raise
-        self._steps += 1
-        if self._steps % _CHECKPOINT_STEPS == 0 and (self._checkpoint is None or self._checkpoint.done()):
-            self._checkpoint = asyncio.get_running_loop().run_in_executor(None, self._copy_log)
-        return result
-
-    def _copy_log(self) -> None:
-        """Checkpoint, beside the writers. Where they pause, the next one begins the log anew by itself."""
-        try:
-            with contextlib.closing(sqlite3.connect(self._path, timeout=0.1)) as db:
-                (_, pages, _) = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if pages >= _LONG_LOG_PAGES:
-                    # What came meanwhile once more, so that little is left to do under the lock.
-                    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    db.execute("PRAGMA wal_checkpoint(RESTART)")
-        except sqlite3.Error:
-            logger.warning("a checkpoint of the ledger file failed: the log grows until one succeeds", exc_info=True)
-
-    def _empty_log(self) -> bool:
-        try:
-            with contextlib.closing(sqlite3.connect(self._path, timeout=self._timeout)) as db:
-                (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"SQLite: {error}") from error
-        return not busy
+        await self._file.close()
 
     def _reserve(self, attempt: Attempt, now_ms: int) -> Reservation | Refusal:
         if abs(now_ms - self._swept_ms) >= _SWEEP_PAUSE_MS:
@@ -533,27 +404,6 @@ class SqliteLedger:
         values = (tenant_id, hour, spent, reserved, tenant_id, day, spent, reserved, tenant_id, month, spent, reserved)
         # In SQLite the rows come in the order of VALUES, but it promises none.
         return sorted(self._db.execute(_ADD_TO_ACCOUNTS, values).fetchall())
-
-    def _document(self, tenant_id: str, name: str, now_ms: int) -> Document | None:
-        row = self._db.execute(
-            "SELECT version, body FROM documents WHERE tenant = ? AND name = ? AND (ends_ms IS NULL OR ends_ms > ?)",
-            (tenant_id, name, now_ms),
-        ).fetchone()
-        return None if row is None else Document(*row)
-
-    def _put(self, write: DocumentWrite, now_ms: int) -> bool:
-        ends_ms = None if write.lifetime is None else now_ms + int(write.lifetime * 1000)
-        place = (write.tenant_id, write.name)
-        if write.expected == 0:
-            written = self._db.execute(_NEW_DOCUMENT, (*place, write.body, ends_ms, now_ms))
-        else:
-            values = (write.expected + 1, write.body, ends_ms, *place, write.expected, now_ms)
-            written = self._db.execute(_NEXT_DOCUMENT, values)
-        return written.rowcount == 1
-
-    def _page(self, tenant_id: str, prefix: str, after: str, now_ms: int) -> list[tuple[str, Document]]:
-        values = (tenant_id, prefix, prefix + _LAST_CHARACTER, after, now_ms, _PAGE)
-        return [(name, Document(version, body)) for name, version, body in self._db.execute(_DOCUMENTS, values)]
 
 
 def _balances(windows: Windows, accounts: _Accounts) -> Balances:

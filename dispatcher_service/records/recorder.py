@@ -53,7 +53,6 @@ class _Entry:
     record: messages.Record
     policy: TenantPolicy
     outcome: Outcome | None
-    choices: list[ShadowChoice]
     text_bytes: int
 
 
@@ -116,7 +115,7 @@ class Recorder:
         if self._text_bytes + text_bytes > MAX_QUEUE_BYTES:
             self._lose("text", 1, "too much text waits")
             needed, text_bytes = None, 0
-        if self._put(_Entry(record, policy, needed, [], text_bytes)):
+        if self._put(_Entry(record, policy, needed, text_bytes)):
             self._text_bytes += text_bytes
             self._pending[record.tenant_id, record.request_id] = record
 

@@ -51,8 +51,8 @@ def deployment(address: str) -> Deployment:
 
 async def texts(upstream: OpenAIUpstream, target: Deployment) -> list[str]:
     """The answer, whole and streamed."""
-    whole = await upstream.complete(target, CHAT, timeout=10)
-    streamed = [event async for event in upstream.stream(target, CHAT, timeout=10)]
+    whole = await upstream.complete(target, CHAT, max_tokens=None, timeout=10)
+    streamed = [event async for event in upstream.stream(target, CHAT, max_tokens=None, timeout=10)]
     return [whole.choices[0].content, "".join(event.content for event in streamed if isinstance(event, Delta))]
 
 
@@ -69,7 +69,7 @@ async def test_compressed_answers_and_errors_are_read(upstream: OpenAIUpstream) 
         assert await texts(upstream, deployment(address)) == ["naïve", "naïve"]
         other = Deployment(name="m-2", model="m", base_url=f"http://{address}/v1", upstream_model="unknown")
         with pytest.raises(UpstreamRejected, match="no such model"):
-            await upstream.complete(other, CHAT, timeout=10)
+            await upstream.complete(other, CHAT, max_tokens=None, timeout=10)
 
 
 async def test_a_small_body_that_unpacks_to_a_huge_one_is_not_kept(upstream: OpenAIUpstream) -> None:
@@ -81,7 +81,7 @@ async def test_a_small_body_that_unpacks_to_a_huge_one_is_not_kept(upstream: Ope
 
     async with serving(handler) as address:
         with pytest.raises(UpstreamUnavailable, match="more than"):
-            await upstream.complete(deployment(address), CHAT, timeout=60)
+            await upstream.complete(deployment(address), CHAT, max_tokens=None, timeout=60)
 
 
 async def test_what_is_no_compressed_body_is_a_broken_answer(upstream: OpenAIUpstream) -> None:
@@ -90,7 +90,7 @@ async def test_what_is_no_compressed_body_is_a_broken_answer(upstream: OpenAIUps
 
     async with serving(handler) as address:
         with pytest.raises(UpstreamUnavailable) as caught:
-            await upstream.complete(deployment(address), CHAT, timeout=10)
+            await upstream.complete(deployment(address), CHAT, max_tokens=None, timeout=10)
         assert caught.value.may_be_billed
 
 

@@ -63,14 +63,14 @@ def chat(text: str, **parameters: Any) -> Chat:
 async def test_an_answer_is_read_with_its_disjoint_token_classes(
     server: OpenAIServer, upstream: OpenAIUpstream
 ) -> None:
-    completion = await upstream.complete(deployment(server), chat("hello"), timeout=5)
+    completion = await upstream.complete(deployment(server), chat("hello"), max_tokens=None, timeout=5)
     [choice] = completion.choices
     assert (choice.content, choice.finish_reason) == ("m-2026 says: hello", FinishReason.STOP)
     assert (completion.usage, completion.origin) == (USAGE, ORIGIN)
 
 
 async def test_only_what_the_caller_set_is_sent(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
-    await upstream.complete(deployment(server), chat("hello", max_tokens=7, seed=0), timeout=5)
+    await upstream.complete(deployment(server), chat("hello", seed=0), max_tokens=7, timeout=5)
     assert server.bodies == [
         {
             "model": "m-2026",
@@ -85,13 +85,13 @@ async def test_only_what_the_caller_set_is_sent(server: OpenAIServer, upstream: 
 async def test_the_key_is_the_deployments_and_no_organization_leaks(
     server: OpenAIServer, upstream: OpenAIUpstream
 ) -> None:
-    await upstream.complete(deployment(server), chat("hello"), timeout=5)
+    await upstream.complete(deployment(server), chat("hello"), max_tokens=None, timeout=5)
     assert server.headers[0]["authorization"] == "Bearer sk-test"
     assert "openai-organization" not in server.headers[0]
 
 
 async def test_a_stream_yields_deltas_and_then_its_end(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
-    events = [event async for event in upstream.stream(deployment(server), chat("hello"), timeout=5)]
+    events = [event async for event in upstream.stream(deployment(server), chat("hello"), max_tokens=None, timeout=5)]
     assert events == [
         Delta(content="m-2026 "),
         Delta(content="says: "),
@@ -103,18 +103,20 @@ async def test_a_stream_yields_deltas_and_then_its_end(server: OpenAIServer, ups
 @pytest.mark.parametrize("streaming", [False, True])
 async def test_missing_usage_is_none_not_zero(server: OpenAIServer, upstream: OpenAIUpstream, streaming: bool) -> None:
     if streaming:
-        events = [event async for event in upstream.stream(deployment(server), chat("no usage"), timeout=5)]
+        events = [
+            event async for event in upstream.stream(deployment(server), chat("no usage"), max_tokens=None, timeout=5)
+        ]
         assert isinstance(events[-1], End)
         assert events[-1].usage is None
     else:
-        assert (await upstream.complete(deployment(server), chat("no usage"), timeout=5)).usage is None
+        assert (await upstream.complete(deployment(server), chat("no usage"), max_tokens=None, timeout=5)).usage is None
 
 
 async def _call(upstream: OpenAIUpstream, target: Deployment, text: str, *, streaming: bool, timeout: float) -> None:
     if streaming:
-        _ = [event async for event in upstream.stream(target, chat(text), timeout=timeout)]
+        _ = [event async for event in upstream.stream(target, chat(text), max_tokens=None, timeout=timeout)]
     else:
-        await upstream.complete(target, chat(text), timeout=timeout)
+        await upstream.complete(target, chat(text), max_tokens=None, timeout=timeout)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -148,7 +150,7 @@ async def test_each_failure_has_its_error_and_says_whether_it_may_cost(
 
 async def test_a_rate_limit_carries_when_to_come_back(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
     with pytest.raises(UpstreamRateLimited) as caught:
-        await upstream.complete(deployment(server), chat("status 429"), timeout=5)
+        await upstream.complete(deployment(server), chat("status 429"), max_tokens=None, timeout=5)
     assert caught.value.retry_after == 7.0
 
 
@@ -156,9 +158,9 @@ async def test_the_upstreams_words_reach_the_caller_only_about_the_request(
     server: OpenAIServer, upstream: OpenAIUpstream
 ) -> None:
     with pytest.raises(UpstreamRejected, match="as you wish"):
-        await upstream.complete(deployment(server), chat("status 400"), timeout=5)
+        await upstream.complete(deployment(server), chat("status 400"), max_tokens=None, timeout=5)
     with pytest.raises(UpstreamUnavailable) as caught:
-        await upstream.complete(deployment(server), chat("status 401"), timeout=5)
+        await upstream.complete(deployment(server), chat("status 401"), max_tokens=None, timeout=5)
     assert "as you wish" not in str(caught.value)
 
 
@@ -180,13 +182,13 @@ async def test_a_refused_connection_certainly_costs_nothing(server: OpenAIServer
     target = deployment(server, base_url="http://127.0.0.1:1/v1")
     upstream = OpenAIUpstream(Credentials([], {"SOME_KEY": "sk-test"}))
     with pytest.raises(UpstreamUnavailable, match="cannot be reached") as caught:
-        await upstream.complete(target, chat("hello"), timeout=5)
+        await upstream.complete(target, chat("hello"), max_tokens=None, timeout=5)
     assert not caught.value.may_be_billed
     await upstream.close()
 
 
 async def test_closing_a_stream_cancels_the_upstreams_work(server: OpenAIServer, upstream: OpenAIUpstream) -> None:
-    events = upstream.stream(deployment(server), chat("drip"), timeout=30)
+    events = upstream.stream(deployment(server), chat("drip"), max_tokens=None, timeout=30)
     await anext(events)
     await events.aclose()
     for _ in range(500):

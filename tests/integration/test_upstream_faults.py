@@ -49,7 +49,7 @@ def chat(**changes: Any) -> Chat:
 
 
 async def stream(upstream: OpenAIUpstream, target: Deployment, timeout: float = 10) -> list[Delta | End]:
-    return [event async for event in upstream.stream(target, chat(), timeout=timeout)]
+    return [event async for event in upstream.stream(target, chat(), max_tokens=None, timeout=timeout)]
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,18 @@ async def test_the_callers_own_deadline_is_told_apart_from_the_deployments(
     target = deployment(address, "stall")
     for streaming in (False, True):
         with pytest.raises(UpstreamTimeout) as caught:
-            await (stream(upstream, target, 0.2) if streaming else upstream.complete(target, chat(), timeout=0.2))
+            await (
+                stream(upstream, target, 0.2)
+                if streaming
+                else upstream.complete(target, chat(), max_tokens=None, timeout=0.2)
+            )
         assert caught.value.out_of_time
 
 
 async def test_the_time_in_which_the_caller_reads_is_not_the_upstreams(upstream: OpenAIUpstream, address: str) -> None:
     target = deployment(address, "ok", idle_timeout=0.3)
     texts = []
-    async for event in upstream.stream(target, chat(), timeout=10):
+    async for event in upstream.stream(target, chat(), max_tokens=None, timeout=10):
         if isinstance(event, Delta):
             texts.append(event.content)
             time.sleep(0.2)  # noqa: ASYNC251 - the whole process is busy elsewhere
@@ -100,7 +104,11 @@ async def test_a_huge_chunk_comes_whole_and_an_endless_answer_ends(
     monkeypatch.setattr(openai_http, "MAX_ANSWER_BYTES", HUGE_BYTES - 1)
     for streaming in (False, True):
         with pytest.raises(UpstreamUnavailable, match=f"more than {HUGE_BYTES - 1} bytes"):
-            await (stream(upstream, target) if streaming else upstream.complete(target, chat(), timeout=10))
+            await (
+                stream(upstream, target)
+                if streaming
+                else upstream.complete(target, chat(), max_tokens=None, timeout=10)
+            )
 
 
 async def test_a_rotated_key_is_used_by_the_next_call(
@@ -109,7 +117,7 @@ async def test_a_rotated_key_is_used_by_the_next_call(
     key = tmp_path / "key"
     key.write_text("sk-first")
     target = deployment(address, "ok", api_key=Value(file=str(key)), headers=(("x-team", Value(text="search")),))
-    await upstream.complete(target, chat(), timeout=10)
+    await upstream.complete(target, chat(), max_tokens=None, timeout=10)
     key.write_text("sk-second")
     await stream(upstream, target)
     assert [call.headers["authorization"] for call in server.calls] == ["Bearer sk-first", "Bearer sk-second"]
@@ -132,7 +140,7 @@ async def test_a_request_is_what_the_library_itself_sends(
             azure_endpoint=target.base_url, api_version="2024-10-21", api_key="sk-a-key", default_headers=agent
         )
     for _ in range(2):
-        await upstream.complete(target, chat(), timeout=10)
+        await upstream.complete(target, chat(), max_tokens=None, timeout=10)
     async with library:
         await library.chat.completions.create(
             model="m",
@@ -149,7 +157,7 @@ async def test_a_request_is_what_the_library_itself_sends(
 
 
 async def test_without_a_key_no_key_is_sent(server: FaultyServer, upstream: OpenAIUpstream, address: str) -> None:
-    await upstream.complete(deployment(address, "ok"), chat(), timeout=10)
+    await upstream.complete(deployment(address, "ok"), chat(), max_tokens=None, timeout=10)
     assert "authorization" not in server.calls[0].headers
 
 
@@ -160,7 +168,7 @@ async def test_no_header_of_the_environment_reaches_an_upstream(
         monkeypatch.setenv(name, "canary")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-canary: canary")
     upstream = OpenAIUpstream(Credentials([], {}))
-    await upstream.complete(deployment(address, "ok"), chat(), timeout=10)
+    await upstream.complete(deployment(address, "ok"), chat(), max_tokens=None, timeout=10)
     await upstream.close()
     assert "canary" not in str(server.calls[0].headers)
 
@@ -177,7 +185,7 @@ async def test_azures_form_puts_the_model_into_the_path_and_the_key_into_its_own
         api_version="2026-02-01",
         api_key=Value(env="KEY"),
     )
-    answer = await upstream.complete(target, chat(), timeout=10)
+    answer = await upstream.complete(target, chat(), max_tokens=None, timeout=10)
     assert answer.choices[0].content == ANSWER
     [call] = server.calls
     assert call.path == "/ok/openai/deployments/my%20gpt%2F4/chat/completions?api-version=2026-02-01"
@@ -188,8 +196,8 @@ async def test_azures_form_puts_the_model_into_the_path_and_the_key_into_its_own
 async def test_a_deployment_that_is_configured_anew_is_called_at_its_new_place(
     server: FaultyServer, upstream: OpenAIUpstream, address: str
 ) -> None:
-    await upstream.complete(deployment(address, "no_usage"), chat(), timeout=10)
-    await upstream.complete(deployment(address, "ok"), chat(), timeout=10)
+    await upstream.complete(deployment(address, "no_usage"), chat(), max_tokens=None, timeout=10)
+    await upstream.complete(deployment(address, "ok"), chat(), max_tokens=None, timeout=10)
     assert [call.fault for call in server.calls] == ["no_usage", "ok"]
 
 
@@ -214,7 +222,7 @@ async def test_retry_after_is_read_in_every_form(
     server.error_headers = headers
     for behaviour in ("rate_limited", "server_error"):
         with pytest.raises(UpstreamError) as caught:
-            await upstream.complete(deployment(address, behaviour), chat(), timeout=10)
+            await upstream.complete(deployment(address, behaviour), chat(), max_tokens=None, timeout=10)
         assert caught.value.asked_to_wait == seconds
         assert caught.value.retry_after is not None
         assert math.isfinite(caught.value.retry_after)
@@ -223,11 +231,11 @@ async def test_retry_after_is_read_in_every_form(
 async def test_a_wrong_key_address_or_model_is_no_fault_of_the_caller(upstream: OpenAIUpstream, address: str) -> None:
     for behaviour in ("unauthorized", "not_found", "redirect"):
         with pytest.raises(UpstreamUnavailable) as caught:
-            await upstream.complete(deployment(address, behaviour), chat(), timeout=10)
+            await upstream.complete(deployment(address, behaviour), chat(), max_tokens=None, timeout=10)
         assert (caught.value.retryable, caught.value.may_be_billed) == (False, False)
 
 
 async def test_a_rate_limit_is_an_error_of_its_own(upstream: OpenAIUpstream, address: str) -> None:
     with pytest.raises(UpstreamRateLimited) as caught:
-        await upstream.complete(deployment(address, "rate_limited:3"), chat(), timeout=10)
+        await upstream.complete(deployment(address, "rate_limited:3"), chat(), max_tokens=None, timeout=10)
     assert caught.value.retry_after == 3.0

@@ -272,11 +272,13 @@ async def test_a_caller_who_goes_away_in_the_second_stage_has_paid_for_both() ->
     begun = asyncio.Event()
 
     class Slow(Models):
-        async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+        async def complete(
+            self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+        ) -> Completion:
             if deployment.model == "medium":
                 begun.set()
                 await asyncio.sleep(60)
-            return await super().complete(deployment, chat, timeout=timeout)
+            return await super().complete(deployment, chat, max_tokens=max_tokens, timeout=timeout)
 
     bench = cascade({SMALL: 0.1}, upstream=Slow())
     task = asyncio.create_task(bench.dispatcher.complete(question()))
@@ -299,10 +301,12 @@ async def test_a_draining_model_ends_the_cascade_of_a_caller_who_left() -> None:
     begun, gate = asyncio.Event(), asyncio.Event()
 
     class Slow(Models):
-        async def complete(self, deployment: Deployment, chat: Chat, *, timeout: float) -> Completion:
+        async def complete(
+            self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+        ) -> Completion:
             begun.set()
             await gate.wait()
-            return await super().complete(deployment, chat, timeout=timeout)
+            return await super().complete(deployment, chat, max_tokens=max_tokens, timeout=timeout)
 
     bench = cascade(upstream=Slow(), models={"small": {"on_disconnect": OnDisconnect.DRAIN}})
     task = asyncio.create_task(bench.dispatcher.complete(question()))

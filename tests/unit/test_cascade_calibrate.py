@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from dispatcher_service.routing import NEVER_STRONG
+from dispatcher_service.strategy_policies import StrategyName
+from dispatcher_service.strategy_sections import CascadeSection, strategy_problems
 from tests import artifacts, graded_answers
 from tests.answer_artifacts import write_answer, write_ranker
 from training import cascade_calibrate
@@ -57,7 +59,17 @@ def test_of_three_models_there_is_a_threshold_for_each_but_the_dearest(
     assert _calibrate(folder, "--budget", "0.6", *prices) == 0
     [tenant] = tomllib.loads(out.read_text())["tenants"].values()
     assert tenant["models"] == ["small", "medium", "large"]
-    assert len(tenant["cascade"]["thresholds"]) == 2
+    section = CascadeSection.model_validate(tenant["cascade"])
+    assert not list(
+        strategy_problems(
+            StrategyName(tenant["strategy"]),
+            models=tenant["models"],
+            cascade=section,
+            ensemble=None,
+            routing_keys=(),
+            embedded=False,
+        )
+    ), "the dispatcher takes what is printed"
     assert "80 prompts answered by small, medium, large" in capsys.readouterr().out
 
 

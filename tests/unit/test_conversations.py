@@ -22,12 +22,12 @@ CALLS = (ToolCall("call_7", "lookup", "{}"),)
 class CallingUpstream(FakeUpstream):
     """Answers every request with a tool call, streamed in two pieces."""
 
-    async def complete(self, deployment, chat, *, timeout):  # type: ignore[no-untyped-def]
+    async def complete(self, deployment, chat, *, max_tokens, timeout):  # type: ignore[no-untyped-def]
         self.models.append(deployment.model)
         choice = Choice(index=0, content="", tool_calls=CALLS, finish_reason=FinishReason.TOOL_CALLS)
         return Completion(choices=(choice,), usage=USAGE)
 
-    async def stream(self, deployment, chat, *, timeout):  # type: ignore[no-untyped-def]
+    async def stream(self, deployment, chat, *, max_tokens, timeout):  # type: ignore[no-untyped-def]
         self.models.append(deployment.model)
         yield Delta(tool_calls=(ToolCallDelta(0, "call_7", "lookup", "{"),))
         yield Delta(tool_calls=(ToolCallDelta(0, "", "", "}"),))

@@ -65,7 +65,7 @@ async def test_a_request_without_max_tokens_is_sent_with_the_models_bound() -> N
     bench = Bench(FakeScorer(0.9))
     await bench.dispatcher.complete(request())
     await bench.dispatcher.complete(request(chat=dataclasses.replace(request().chat, max_tokens=7)))
-    assert [chat.max_tokens for chat in bench.upstream.chats] == [1000, 7]
+    assert bench.upstream.limits == [1000, 7]
 
 
 async def test_a_limit_without_room_for_strong_degrades_to_weak_and_says_so() -> None:

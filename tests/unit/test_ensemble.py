@@ -45,13 +45,15 @@ class Slow(Models):
     slow: frozenset[str] = frozenset()
     waiting: asyncio.Event
 
-    async def stream(self, deployment: Deployment, chat: Chat, *, timeout: float) -> AsyncGenerator[Delta | End, None]:
+    async def stream(
+        self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
+    ) -> AsyncGenerator[Delta | End, None]:
         if deployment.model in self.slow:
             self.asked.append(deployment.model)
             yield Delta(content="x" * 400)
             self.waiting.set()
             await asyncio.Event().wait()
-        async for piece in super().stream(deployment, chat, timeout=timeout):
+        async for piece in super().stream(deployment, chat, max_tokens=max_tokens, timeout=timeout):
             yield piece
 
 
@@ -128,11 +130,11 @@ async def test_after_the_deadline_the_first_answer_is_waited_for() -> None:
 
     class Later(Slow):
         async def stream(
-            self, deployment: Deployment, chat: Chat, *, timeout: float
+            self, deployment: Deployment, chat: Chat, *, max_tokens: int | None, timeout: float
         ) -> AsyncGenerator[Delta | End, None]:
             if deployment.model == "medium":
                 await gate.wait()
-            async for piece in super().stream(deployment, chat, timeout=timeout):
+            async for piece in super().stream(deployment, chat, max_tokens=max_tokens, timeout=timeout):
                 yield piece
 
     later = Later()

@@ -158,10 +158,10 @@ class Hanging(FakeUpstream):
         self.go = asyncio.Event()
         self.begun = asyncio.Event()
 
-    async def complete(self, deployment, chat, *, timeout):  # type: ignore[no-untyped-def]
+    async def complete(self, deployment, chat, *, max_tokens, timeout):  # type: ignore[no-untyped-def]
         self.begun.set()
         await self.go.wait()
-        return await super().complete(deployment, chat, timeout=timeout)
+        return await super().complete(deployment, chat, max_tokens=max_tokens, timeout=timeout)
 
 
 async def test_a_request_in_flight_is_aborted_with_when_to_come_back_on_every_replica(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`pointsman simulate` with strategies that read answers: every call that is made is paid for."""
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dispatcher_service.budget import Limit, OnExhausted, Period
@@ -10,12 +12,15 @@ from dispatcher_service.pricing import Price
 from dispatcher_service.routing import EVEN, Candidates
 from dispatcher_service.strategy_policies import CascadePolicy, EnsemblePolicy
 from pointsman import cli
+from tests import graded_answers
 from tests.answer_artifacts import write_answer, write_ranker
-from training import simulate, streams
+from training import answered_calls, simulate, streams
 from training.simulate_plans import Plan
+from training.strategy_rows import Scored
 from training.streams import Call, Traffic
 
 REFERENCE = Reference("v", (0.0, 0.5, 1.0))
+ANSWERED = ["--answers", "ANY", "--usd", "a=1", "b=2", "c=3"]
 CALLS = [
     Call(0.0, (1, 10), Candidates.pair(0.1), acceptances=(0.2,)),  # easy: nobody reads the answer
     Call(1.0, (1, 10), Candidates.pair(0.5), acceptances=(0.7,)),  # a tie with the threshold accepts
@@ -139,9 +144,61 @@ def test_the_command_shows_an_ensemble_beside_all_strong(tmp_path: Path, capsys:
     assert any("fixed α 0.000" in line and "100%" in line for line in plans)
 
 
+def test_drawn_calls_are_prompts_with_what_is_known_of_them_and_harder_ones_come_later() -> None:
+    rows = Scored(
+        quality=np.array([[1.0, 1.0], [0.0, 1.0]] * 50),
+        cost=np.array([[1e-6, 2e-6]] * 100),
+        beaten=np.stack([np.linspace(0.0, 0.99, 100), np.full(100, 0.5)], axis=1),
+        acceptances=np.linspace(0.0, 0.99, 100)[:, None],
+        preferences=np.empty((100, 0)),
+    )
+    calls = answered_calls.draw(rows, kind="step", calls=2_000, days=1.0, seed=0)
+    assert {call.costs for call in calls} == {(1_000, 2_000)}
+    for call in calls:
+        assert call.candidates is not None
+        [acceptance] = call.acceptances
+        assert acceptance == call.candidates.beaten[0]
+        assert call.qualities == (float(round(acceptance * 100) % 2 == 0), 1.0)
+    halves = [sum(call.acceptances[0] for call in half) / 1_000 for half in (calls[:1_000], calls[1_000:])]
+    assert halves == pytest.approx([0.495, 0.495 + 0.36], abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [
+        (["cascade", "--answer-artifact", "JUDGE", "--threshold", "0.5", "0.6"], "cascade 0.5 0.6"),
+        (["ensemble", "--ranker-artifact", "RANKER"], "ensemble"),
+        (["route", "--share", "0.3"], "share 0.3"),
+    ],
+)
+def test_the_command_replays_the_answered_prompts_of_three_models_with_their_quality(
+    tmp_path: Path, strategy: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"JUDGE": str(write_answer(tmp_path / "j")), "RANKER": str(write_ranker(tmp_path / "r"))}
+    answers = graded_answers.write_three(tmp_path / "three.jsonl")
+    arguments = ["--answers", str(answers), "--usd", "large=10", "small=0.5", "medium=2", "--calls", "400"]
+    table = tmp_path / "windows.csv"
+    assert (
+        cli.main(
+            ["simulate", *arguments, "--window", "100", "--csv", str(table), "--strategy"]
+            + [places.get(argument, argument) for argument in strategy]
+        )
+        == 0
+    )
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "drawn from 80 prompts with answers of small, medium, large" in printed
+    with table.open(encoding="utf-8") as file:
+        own = [row for row in csv.DictReader(file) if row["plan"] == name]
+    assert len(own) == 4
+    assert all(0.5 < float(row["quality"]) <= 1.0 for row in own)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "problem"),
     [
+        (["cascade", "--answer-artifact", "JUDGE", "--threshold", "0.5", "0.6"], 2, "--answers of more"),
+        (["cascade", "--answer-artifact", "JUDGE", "--threshold", "0.5", *ANSWERED], 2, "--threshold: write 2"),
+        (["ensemble", "--ranker-artifact", "RANKER", "--answers", "NONE"], 1, "is missing"),
         (["cascade"], 2, "--strategy cascade needs --answer-artifact and --threshold"),
         (["cascade", "--answer-artifact", "JUDGE", "--threshold", "2"], 2, "are in [0, 1]"),
         (["cascade", "--answer-artifact", "JUDGE", "--threshold", "0.5", "--share", "0.3"], 2, "holds no --share"),

@@ -58,6 +58,14 @@ def test_where_no_cascade_is_within_the_budget_every_answer_is_accepted() -> Non
     assert strategy_fits.fit_cascade(_drawn(4, 20, 0), 0.1) == Hybrid((0.0, 0.0, 0.0))
 
 
+@given(st.integers(0, 1_000), st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]), min_size=3, max_size=5))
+def test_qualities_of_all_prompts_at_once_are_those_of_the_dispatchers_rule(seed: int, drawn: list[float]) -> None:
+    *thresholds, one, other = drawn
+    rows = _drawn(len(thresholds) + 1, 12, seed)
+    plan = Hybrid(tuple(thresholds), min(one, other), max(one, other))
+    assert strategy_fits.qualities(rows, plan).tolist() == plan.run(rows).quality.tolist()
+
+
 @given(st.integers(0, 1_000), st.integers(2, 4), st.floats(0.0, 12.0))
 def test_the_alpha_of_a_route_is_the_lowest_within_the_budget(seed: int, models: int, budget: float) -> None:
     rows = _drawn(models, 12, seed)
