@@ -17,7 +17,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from scorer_service.errors import DeadlineExpired, Overloaded
 
 _COMPANY_SECONDS: Final = 0.005
-"""Two that come within this time have company, and more may be about to come."""
+"""So long after somebody came before another had his answer, more may be about to come."""
 
 _QUIET_TURNS: Final = 7
 """Turns of the event loop in which gRPC hands over one more call and its handler puts it here, if there is one."""
@@ -114,8 +114,7 @@ class Batcher(Generic[Work, Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._worker: asyncio.Task[None] | None = None
         self._puts = 0
-        self._put_at = float("-inf")
-        self._in_company = False
+        self._met_at = float("-inf")
 
     def depth(self) -> int:
         """Pieces that wait now. May be called from any thread."""
@@ -136,13 +135,13 @@ class Batcher(Generic[Work, Result]):
             raise Overloaded(f"the queue is full ({len(self._waiting)} of {self._max_queue} conversations wait)")
         loop = asyncio.get_running_loop()
         now = self._clock()
-        self._in_company = now - self._put_at < _COMPANY_SECONDS
-        self._put_at = now
         self._puts += 1
         items: list[_Item[Work, Result]] = [_Item(work, deadline, now, loop.create_future()) for work in works]
         self._waiting.update(dict.fromkeys(items))
         if self._worker is None:
             self._worker = loop.create_task(self._work())
+        else:
+            self._met_at = now
         return Ticket(items, self._withdraw)
 
     async def close(self) -> None:
@@ -161,7 +160,7 @@ class Batcher(Generic[Work, Result]):
             if self._wait_seconds and len(self._waiting) < self._max_batch:
                 await asyncio.sleep(self._wait_seconds)
             while self._waiting:
-                if self._in_company:
+                if self._clock() - self._met_at < _COMPANY_SECONDS:
                     await self._gather()
                 if batch := self._take():
                     await self._answer(batch)
