@@ -28,7 +28,7 @@ class AdmissionMetrics:
     """See the top of the file."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._refused = Counter(
+        refused = Counter(
             f"{_PREFIX}_admission_refused",
             "Calls that were refused at the door, by what there was too much of.",
             ["cause"],
@@ -43,12 +43,12 @@ class AdmissionMetrics:
             registry=registry,
         )
         self._waiting = Gauge(f"{_PREFIX}_calls_waiting", "Calls that wait for their turn.", registry=registry)
-        for cause in (*Cause, *Rate):
-            self._refused.labels(cause.value)  # At zero from the start, so that rate() sees the first one.
+        # At zero from the start, so that rate() sees the first one.
+        self._by_cause = {cause: refused.labels(cause.value) for cause in (*Cause, *Rate)}
 
     def refused(self, cause: Cause | Rate) -> None:
         """A call was refused."""
-        self._refused.labels(cause.value).inc()
+        self._by_cause[cause].inc()
 
     def storage_failed(self) -> None:
         """The storage could not be asked."""

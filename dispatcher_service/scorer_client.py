@@ -93,7 +93,9 @@ class GrpcScorer:
         deadline = time.monotonic() + timeout
         try:
             response = await self._stub.Score(request, timeout=timeout, metadata=tuple(self._trace_headers().items()))
-            quantiles = await self._quantiles_of(response.scorer_version, deadline=deadline)
+            quantiles = self._quantiles.get(response.scorer_version, ())
+            if len(quantiles) < _MIN_QUANTILES:
+                quantiles = await self._listed(response.scorer_version, deadline=deadline)
         except grpc.aio.AioRpcError as error:
             raise NoPrediction(error.code().name, error.details() or "") from error
         return read_prediction(response, quantiles)
@@ -149,11 +151,8 @@ class GrpcScorer:
         closing.add_done_callback(self._closing.discard)
         self._open()
 
-    async def _quantiles_of(self, version: str, *, deadline: float) -> Sequence[float]:
+    async def _listed(self, version: str, *, deadline: float) -> Sequence[float]:
         """The quantiles of an artefact; asked for once per version, by one request for all."""
-        known = self._quantiles.get(version, ())
-        if len(known) >= _MIN_QUANTILES:
-            return known
         async with self._listing:
             for _ in range(_LISTINGS):
                 if version in self._quantiles:

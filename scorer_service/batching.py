@@ -1,7 +1,8 @@
 """A bounded queue in front of one worker thread: what piles up while the worker is busy is its next batch.
 
-An idle worker starts at once, so that nobody waits for company; under load the batches grow by themselves. All state
-belongs to one event loop; only `run` leaves it.
+An idle worker starts at once for whoever comes alone. Where several come, it starts when the event loop has nothing
+more to receive: so it does not interrupt the receiving for one or two, and under load the batches grow by themselves.
+All state belongs to one event loop; only `run` leaves it.
 """
 
 import asyncio
@@ -11,9 +12,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from scorer_service.errors import DeadlineExpired, Overloaded
+
+_COMPANY_SECONDS: Final = 0.005
+"""So long after somebody came before another had his answer, more may be about to come."""
+
+_QUIET_TURNS: Final = 7
+"""Turns of the event loop in which gRPC hands over one more call and its handler puts it here, if there is one."""
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -61,6 +68,8 @@ class Ticket(Generic[Work, Result]):
             DeadlineExpired: a piece was not started in time.
             Exception: whatever `run` raised.
         """
+        if len(self._items) == 1:
+            return [await self._items[0].answer]
         return await asyncio.gather(*(item.answer for item in self._items))
 
     def withdraw(self) -> None:
@@ -81,6 +90,7 @@ class Batcher(Generic[Work, Result]):
         wait_seconds: float,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
+        give_way: Callable[[], object] = bool,
     ) -> None:
         """Does not start anything yet.
 
@@ -91,6 +101,7 @@ class Batcher(Generic[Work, Result]):
             wait_seconds: how long an idle worker waits for a fuller batch.
             observer: is told of batches and skipped work.
             clock: seconds, monotonic; deadlines are read on it.
+            give_way: lets threads run that share the event loop's core, as gRPC's do, which read the sockets.
         """
         self._run = run
         self._max_queue = max_queue
@@ -98,9 +109,12 @@ class Batcher(Generic[Work, Result]):
         self._wait_seconds = wait_seconds
         self._observer = observer
         self._clock = clock
+        self._give_way = give_way
         self._waiting: OrderedDict[_Item[Work, Result], None] = OrderedDict()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="scorer")
         self._worker: asyncio.Task[None] | None = None
+        self._puts = 0
+        self._met_at = float("-inf")
 
     def depth(self) -> int:
         """Pieces that wait now. May be called from any thread."""
@@ -121,10 +135,13 @@ class Batcher(Generic[Work, Result]):
             raise Overloaded(f"the queue is full ({len(self._waiting)} of {self._max_queue} conversations wait)")
         loop = asyncio.get_running_loop()
         now = self._clock()
+        self._puts += 1
         items: list[_Item[Work, Result]] = [_Item(work, deadline, now, loop.create_future()) for work in works]
         self._waiting.update(dict.fromkeys(items))
         if self._worker is None:
             self._worker = loop.create_task(self._work())
+        else:
+            self._met_at = now
         return Ticket(items, self._withdraw)
 
     async def close(self) -> None:
@@ -142,10 +159,22 @@ class Batcher(Generic[Work, Result]):
         try:
             if self._wait_seconds and len(self._waiting) < self._max_batch:
                 await asyncio.sleep(self._wait_seconds)
-            while batch := self._take():
-                await self._answer(batch)
+            while self._waiting:
+                if self._clock() - self._met_at < _COMPANY_SECONDS:
+                    await self._gather()
+                if batch := self._take():
+                    await self._answer(batch)
         finally:
             self._worker = None
+
+    async def _gather(self) -> None:
+        """Wait until nothing more has come for some turns of the event loop, or a batch is full."""
+        puts, quiet = self._puts, 0
+        while quiet < _QUIET_TURNS and len(self._waiting) < self._max_batch:
+            self._give_way()
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if self._puts == puts else 0
+            puts = self._puts
 
     def _take(self) -> list[_Item[Work, Result]]:
         """The next batch, oldest first, without the pieces that nobody waits for."""
@@ -192,6 +221,13 @@ async def answer_all(
         DeadlineExpired: a piece was not started in time.
         Exception: whatever a run raised.
     """
+    if len(asked) == 1:
+        [(batcher, work)] = asked
+        ticket = batcher.put([work], deadline=deadline)
+        try:
+            return await ticket.answers()
+        finally:
+            ticket.withdraw()
     places: dict[Batcher[Work, Result], list[int]] = {}
     for place, (batcher, _) in enumerate(asked):
         places.setdefault(batcher, []).append(place)

@@ -36,9 +36,9 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(f"{_PREFIX}_{name}", text, labels, buckets=buckets, registry=registry)
 
-        self._requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
-        self._errors = counter("errors", "Calls that failed, by reason.", "reason")
-        self._request_seconds = histogram("request_seconds", "Whole calls.", _SECONDS, "method")
+        requests = counter("requests", "Calls by gRPC method and status.", "method", "status")
+        errors = counter("errors", "Calls that failed, by reason.", "reason")
+        request_seconds = histogram("request_seconds", "Whole calls.", _SECONDS, "method")
         self._conversations = counter("conversations", "Conversations received, scored or not.")
         self._scored = counter("scored", "Conversations scored.", "scorer")
         self._truncated = counter("truncated", "Conversations longer than the window.", "scorer")
@@ -67,21 +67,22 @@ class Metrics:
         self._golden = gauge(
             "golden_max_deviation", "Largest difference to a golden win probability, at start.", "scorer"
         )
-        for method in METHODS:
-            self._request_seconds.labels(method)
-            for status in STATUSES:
-                self._requests.labels(method, status)  # At zero from the start, so that rate() sees the first one.
-        for reason in REASONS:
-            self._errors.labels(reason)
+        # Looked up once: `labels` takes a lock and builds a tuple each time. And at zero from the start, so that rate()
+        # sees the first one.
+        self._by_status = {
+            (method, status): requests.labels(method, status) for method in METHODS for status in STATUSES
+        }
+        self._by_method = {method: request_seconds.labels(method) for method in METHODS}
+        self._by_reason = {reason: errors.labels(reason) for reason in REASONS}
 
     def call_ended(self, method: str, status: str, seconds: float) -> None:
         """A call ended. See `pointsman.runtime.boundary.Observe`."""
-        self._requests.labels(method, status).inc()
-        self._request_seconds.labels(method).observe(seconds)
+        self._by_status[method, status].inc()
+        self._by_method[method].observe(seconds)
 
     def call_failed(self, reason: str) -> None:
         """A call failed for this ErrorInfo reason."""
-        self._errors.labels(reason).inc()
+        self._by_reason[reason].inc()
 
     def received(self, conversations: int) -> None:
         """A call brought this many conversations."""
@@ -110,7 +111,6 @@ class WorkMetrics:
     """What the metrics of every scorer have: its queue, its batches and their times. A `batching.Observer`."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
-        # Looked up once: `labels` takes a lock and builds a tuple each time.
         self._truncated = metrics._truncated.labels(name)
         self._skipped = {cause: metrics._skipped.labels(name, cause) for cause in SKIP_CAUSES}
         self._tokenization = metrics._tokenization.labels(name)

@@ -61,7 +61,6 @@ class Scorers:
     def _get(self, name: str, task: Task, at: str) -> Served:
         if not self._by_name:
             raise Loading
-        fitting = sorted(known for known, scorer in self._by_name.items() if scorer.manifest.task is task)
         scorer = self._by_name.get(name or self._defaults.get(task, ""))
         if scorer is None and not name:
             kind = _KINDS.get(task)
@@ -70,6 +69,7 @@ class Scorers:
         if scorer is None:
             raise NotFound(f"{at}scorer", f"no scorer has this name; there is {', '.join(sorted(self._by_name))}")
         if scorer.manifest.task is not task:
+            fitting = sorted(known for known, scorer in self._by_name.items() if scorer.manifest.task is task)
             mend = f"name one of {', '.join(fitting)}" if fitting else "and no other is here"
             raise WrongTask(
                 f"{at}scorer", f"{scorer.name!r} is to {scorer.manifest.task.value}, not to {task.value}; {mend}"

@@ -168,6 +168,13 @@ def to_status(error: Exception) -> RichStatus | None:
 
 def _timings(answers: "Sequence[Answer[Prediction]] | Sequence[Answer[Verdict]]") -> scorer_pb2.ScoreTimings:
     """Of one call: the longest wait, and the times of its slowest batch; its pieces ran together."""
+    if len(answers) == 1:
+        [only] = answers
+        return scorer_pb2.ScoreTimings(
+            tokenization_seconds=only.result.tokenization_seconds,
+            queue_seconds=only.queue_seconds,
+            inference_seconds=only.result.inference_seconds,
+        )
     return scorer_pb2.ScoreTimings(
         tokenization_seconds=max(answer.result.tokenization_seconds for answer in answers),
         queue_seconds=max(answer.queue_seconds for answer in answers),

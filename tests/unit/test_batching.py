@@ -105,6 +105,28 @@ async def test_an_idle_worker_waits_for_company_if_it_is_told_to() -> None:
         assert worker.ran == [[1, 2]]
 
 
+async def test_who_comes_alone_is_started_in_the_next_turn_and_those_who_come_together_share_a_run() -> None:
+    now = 100.0
+    worker = Worker(held=False)
+    async with _batcher(worker, clock=lambda: now) as (batcher, _):
+        alone = asyncio.create_task(_results(batcher, 1))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert batcher.depth() == 0
+        await alone
+        now += 10
+        # As gRPC hands over calls: one in several turns of the event loop.
+        together = []
+        for number in (2, 3, 4):
+            together.append(asyncio.create_task(_results(batcher, number)))
+            if number == 2:
+                together.append(asyncio.create_task(_results(batcher, 20)))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert await asyncio.gather(*together) == [[4], [40], [6], [8]]
+        assert worker.ran == [[1], [2, 20, 3, 4]]
+
+
 async def test_a_full_queue_refuses_all_of_the_work_or_takes_all_of_it() -> None:
     worker = Worker(held=True)
     async with _batcher(worker, max_queue=3) as (batcher, _):
