@@ -115,7 +115,8 @@ class Idempotent:
         if isinstance(claim, Result):
             return claim.answer()
         if isinstance(claim, Idempotency):
-            return replace(await self._inner.complete(request), idempotency=claim)
+            answer = await self._inner.complete(request)
+            return answer if answer.idempotency is claim else replace(answer, idempotency=claim)
         async with self._holding(claim):
             answer = await self._inner.complete(request)
             return replace(answer, idempotency=await self._keep(claim, Result.of(answer)))
