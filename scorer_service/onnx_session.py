@@ -14,8 +14,11 @@ from scorer_service.artifact import ArtifactError, ScorerArtifact
 _MAX_TOKENS_PER_RUN: Final = 8_192
 """Padded tokens in one run of the graph: bounds its memory. Attention of 12 heads over 16 × 512 tokens is 200 MiB."""
 
-_MAX_STRETCH: Final = 1.25
+ENCODER_STRETCH: Final = 1.25
 """In one run, the longest input has at most this many times the tokens of the shortest: at most a fifth is padding."""
+
+STATIC_STRETCH: Final = 2.5
+"""The same for graphs of word vectors alone: a run costs as much as some hundred tokens, however few it has."""
 
 GOLDEN_TOLERANCE: Final = 1e-4
 """Largest difference to a golden probability. Processors order float32 sums differently; a wrong file is far off."""
@@ -49,12 +52,12 @@ def open_session(artifact: ScorerArtifact, *, threads: int) -> onnxruntime.Infer
         ) from error
 
 
-def runs(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Split a batch, given its inputs' lengths, into the rows of each run of the graph."""
+def runs(lengths: Sequence[int], *, stretch: float = ENCODER_STRETCH) -> Iterator[list[int]]:
+    """Split a batch, given its inputs' lengths, into the rows of each run of the graph; `stretch` bounds padding."""
     run: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
         longest = lengths[row]  # Ascending, so that this input would be the run's longest.
-        if run and (longest > lengths[run[0]] * _MAX_STRETCH or longest * (len(run) + 1) > _MAX_TOKENS_PER_RUN):
+        if run and (longest > lengths[run[0]] * stretch or longest * (len(run) + 1) > _MAX_TOKENS_PER_RUN):
             yield run
             run = []
         run.append(row)

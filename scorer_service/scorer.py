@@ -18,6 +18,8 @@ from scorer_service.artifact import ArtifactError, Manifest, ScorerArtifact, Tas
 from scorer_service.onnx_session import Probabilities
 from scorer_service.preprocess import Encoded, Passage, Preprocessor, load_tokenizer, pad
 
+_STATIC_KIND: Final = "static"
+
 Pair = tuple[str, str]
 """The strong and the weak model's name."""
 
@@ -51,6 +53,8 @@ class OnnxScorer:
         """
         self._session = onnx_session.open_session(artifact, threads=threads)
         self.manifest = artifact.manifest
+        static = self.manifest.router_kind == _STATIC_KIND
+        self._stretch = onnx_session.STATIC_STRETCH if static else onnx_session.ENCODER_STRETCH
         self._index = {model: index for index, model in enumerate(self.manifest.models)}
         inputs = {node.name for node in self._session.get_inputs()}
         outputs = {node.name: node.shape for node in self._session.get_outputs()}
@@ -106,7 +110,7 @@ class OnnxScorer:
         win_probability = np.empty(len(batch), dtype=np.float64)
         by_model = np.empty((len(batch), len(self.manifest.models)), dtype=np.float64) if models else None
         names = ["win_probability", "wins_over_strong"] if models else ["win_probability"]
-        for rows in onnx_session.runs([len(encoded.input_ids) for encoded in batch]):
+        for rows in onnx_session.runs([len(encoded.input_ids) for encoded in batch], stretch=self._stretch):
             feeds = self._feeds([batch[row] for row in rows], [pairs[row] for row in rows])
             outputs = self._session.run(names, feeds)
             win_probability[rows] = onnx_session.probabilities(outputs[0])

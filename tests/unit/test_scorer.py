@@ -10,6 +10,7 @@ import pytest
 
 from scorer_service import artifact as artifacts
 from scorer_service.artifact import ArtifactError, load
+from scorer_service.onnx_session import ENCODER_STRETCH, STATIC_STRETCH
 from scorer_service.onnx_session import runs as padded_little
 from scorer_service.preprocess import Encoded, pad
 from scorer_service.scorer import OnnxScorer, open_scorer
@@ -40,13 +41,14 @@ def test_a_score_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     np.testing.assert_allclose(scorer.score(inputs[::-1]), alone[::-1], atol=1e-6, rtol=0)
 
 
-def test_runs_keep_padding_and_size_bounded() -> None:
+@pytest.mark.parametrize("stretch", [ENCODER_STRETCH, STATIC_STRETCH])
+def test_runs_keep_padding_and_size_bounded(stretch: float) -> None:
     lengths = np.random.default_rng(3).integers(1, 5000, size=300).tolist()
-    runs = list(padded_little(lengths))
+    runs = list(padded_little(lengths, stretch=stretch))
     assert sorted(row for run in runs for row in run) == list(range(300))
     for run in runs:
         taken = [lengths[row] for row in run]
-        assert max(taken) <= 1.25 * min(taken)
+        assert max(taken) <= stretch * min(taken)
         assert max(taken) * len(taken) <= 8_192
     assert list(padded_little([])) == []
 
