@@ -128,7 +128,8 @@ async def _serve(
             _say("It can be reached from other machines: whoever does spends this tenant's budget.")
         _say("Ctrl-C stops it.")
         try:
-            await asyncio.gather(serving, *endings)
+            # The server is not cancelled along: it is asked to end, and does so in order.
+            await asyncio.gather(asyncio.shield(serving), *endings)
         finally:
             for ending in endings:
                 ending.cancel()

@@ -464,6 +464,8 @@ def test_make_playground_needs_no_key_answers_and_ends_with_ctrl_c(tmp_path: Pat
             assert "example prices" in http.get("/api/about").json()["notice"]
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+        assert process.stdout is not None
+        assert "Traceback" not in process.stdout.read()
         assert not [child for child in children if child.is_running()]
     finally:
         playgrounds.stop(process)
