@@ -156,7 +156,7 @@ class Attempts:
         if asked.choice.price_version != price.version:
             asked.choice = replace(asked.choice, price_version=price.version)
         call = asked.begin(model, step.deployment, price)
-        return _Attempt(asked, call, costing.output_bound(model, asked.chat), self._book, booking)
+        return _Attempt(asked, call, costing.output_bound(model, asked.chat.max_tokens), self._book, booking)
 
     async def _reserved(self, asked: Asked, model: Model, price: Price, *, cheapest: bool, timeout: float) -> Booking:
         """The worst case of a call, put aside. Raises as `_booked` does."""

@@ -17,9 +17,9 @@ _MOST: NanoUsd = 2**53 - 1
 """The ledger's largest amount, and so more than any limit holds."""
 
 
-def output_bound(model: Model, chat: Chat) -> int | None:
-    """The most tokens of one answer: one that brings no `max_tokens` takes the model's; `None` if nothing bounds it."""
-    return model.max_output_tokens if chat.max_tokens is None else chat.max_tokens
+def output_bound(model: Model, asked: int | None) -> int | None:
+    """The most tokens of one answer: the `max_tokens` that was asked, else the model's; `None` if nothing bounds it."""
+    return model.max_output_tokens if asked is None else asked
 
 
 def prompt_bound(model: Model, chat: Chat) -> int:
@@ -34,7 +34,7 @@ def prompt_bound(model: Model, chat: Chat) -> int:
 
 def worst_case(model: Model, price: Price, chat: Chat) -> NanoUsd | None:
     """The most that one attempt can cost; `None` if neither the request nor the model bounds the answer."""
-    output_tokens = output_bound(model, chat)
+    output_tokens = output_bound(model, chat.max_tokens)
     if output_tokens is None:
         return None
     most = budget.worst_case(
@@ -71,13 +71,9 @@ class Prompt:
             return self.text_tokens
         return self.text_tokens + sum(model.part_tokens.get(kind, 0) for _, kind in self.parts)
 
-    def output_bound(self, model: Model) -> int | None:
-        """The most tokens of one answer of a model; `None` if nothing bounds it."""
-        return model.max_output_tokens if self.max_tokens is None else self.max_tokens
-
     def context(self, model: Model) -> int:
         """About how many tokens of a model's context window it takes with its longest answer."""
-        return self.tokens(model) + (self.output_bound(model) or 0)
+        return self.tokens(model) + (output_bound(model, self.max_tokens) or 0)
 
 
 class Expectations:
@@ -91,9 +87,9 @@ class Expectations:
 
     def costs(self, models: Sequence[Model], prices: Sequence[Price], prompt: Prompt) -> tuple[NanoUsd, ...]:
         """What one attempt at each model is expected to cost: no more than its worst case."""
-        known, asked = self._output_tokens, prompt.max_tokens
+        known = self._output_tokens
         answers = [known.get(model.name, _FIRST_GUESS) for model in models]
-        bounds = [model.max_output_tokens if asked is None else asked for model in models]
+        bounds = [output_bound(model, prompt.max_tokens) for model in models]
         outputs = [
             round(answer if bound is None or answer < bound else bound) * prompt.answers
             for answer, bound in zip(answers, bounds, strict=True)

@@ -1,8 +1,8 @@
 """When the whole process has too much to do: calls are refused before their body is read.
 
 What a call waits for is its turn in the `line`. One that would wait too long is refused as soon as it is received,
-and receiving comes before work: as long as gRPC can hand calls over as fast as they come (some thousand a second), that
-is before what was let in is answered. Too long is
+and receiving comes before work: as long as gRPC can hand calls over as fast as they come, that is before what was let
+in is answered. Too long is
 
 - for a burst, `max_backlog` seconds: callers who come together are all answered, one after the other;
 - for an overload that lasts, a tenth of it: once a call had to be refused, the line is kept short until it has been
